@@ -193,7 +193,7 @@ class DenyFiles:
                 continue
             if self._problems.pop(path, None) is not None or result is not None:
                 _log.info(
-                    "deny-files: {path} was read again: {count} selectors",
+                    "deny-files: {path} was read again; selectors in it: {count}",
                     path=path,
                     count=len((result or self._files[path]).denials),
                 )

@@ -115,7 +115,7 @@ class Watched(FolderCase):
         assert self.look().lines == []
         self.write("evil\nother\n")
         assert self.denied(files) == ["evil"]
-        line = f"deny-files: {self.path} was read again: 2 selectors"
+        line = f"deny-files: {self.path} was read again; selectors in it: 2"
         assert self.look().lines == [line]
         assert self.denied(files) == ["evil", "other"]
         assert self.told == [{"other"}]
