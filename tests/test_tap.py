@@ -325,6 +325,20 @@ class Refused(TapCase):
             assert self.refusal(self.make).startswith(f"{given}: cannot be read")
             del os.environ[variable]
 
+    def test_deny_files(self) -> None:
+        """A file of rules that cannot be used ends the start; the line names it and the key."""
+        config, denied = self.folder / "proxpi.toml", self.folder / "deny.txt"
+        config.write_text(f'[rules]\ndeny-files = ["{denied}"]\n')
+        start = f"proxpi: [rules]: deny-files: {denied}"
+        missing = self.refusal(partial(self.make, f"--config={config}"))
+        assert missing.startswith(f"{start}: No such file or directory; a file with one selector")
+        denied.write_text("evil\nnot this\n")
+        assert self.refusal(partial(self.make, f"--config={config}")).startswith(
+            f"{start}, line 2: 'not this'"
+        )
+        denied.write_text("evil\n")
+        self.stop(self.start(f"--config={config}"))
+
     def test_forward_proxy(self) -> None:
         """A proxy that cannot be used ends the start as a setting does, its password hidden."""
         os.environ["all_proxy"] = "socks5://user:secret@proxy.example:1080"
