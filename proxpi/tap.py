@@ -256,6 +256,7 @@ def build(
             prefetch=LockPrefetch(pages[DEFAULT], mirror, resources.pages),
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
+            exclusions=exclusions,
             exposition=exposition,
             statistics=statistics,
         )

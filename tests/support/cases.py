@@ -155,8 +155,18 @@ class ProxpiCase(FolderCase):
         connections: int = 32,
         client_descriptors: int = 1000,
         open_files: int = 100,
+        rules: str = "",
     ) -> None:
+        """
+        Build proxpi anew.
+
+        :param rules: lines of the table of rules
+        """
+        config = Path(tempfile.mkdtemp(prefix="proxpi-test-")) / "proxpi.toml"
+        self.addCleanup(rmtree, config.parent)
+        config.write_text(f"[rules]\n{rules}\n")
         settings = {
+            "CONFIG": str(config),
             "INDEX_URL": index,
             "INDEX_TTL": str(ttl),
             "CACHE_SIZE": str(capacity),

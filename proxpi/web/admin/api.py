@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
 from proxpi.files import Mirror
-from proxpi.index import ListEntries, PageEntries
+from proxpi.index import Exclusions, ListEntries, PageEntries
 from proxpi.prefetch import locks
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
@@ -64,6 +64,7 @@ class AdminApi:
     _prefetch: LockPrefetch
     _hosts: frozenset[str]
     _views: Sequence[str]
+    _exclusions: Exclusions
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
 
@@ -72,7 +73,7 @@ class AdminApi:
 
     @app.route("/", methods=["GET"])
     async def page(self, request: Request) -> bytes:
-        return (await admin_page(request, self._views)).apply(request)
+        return (await admin_page(request, self._views, self._exclusions)).apply(request)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:

@@ -1,4 +1,7 @@
-"""The admin page: lines to copy, by view, and two forms, from a template, without JavaScript."""
+"""The admin page: lines to copy, by view, what rules exclude, and two forms.
+
+It is made from a template, without JavaScript.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
+from proxpi.index import Exclusion, Exclusions
 from proxpi.simple import names
 from proxpi.web.responses import WholeResponse, document, field
 
@@ -22,12 +26,18 @@ _HEADERS = {
 }
 
 
-async def admin_page(request: Request, views: Sequence[str]) -> WholeResponse:
+#: Excluded files that the page lists; ``/stats`` has all.
+MOST_EXCLUDED = 200
+
+
+async def admin_page(
+    request: Request, views: Sequence[str], exclusions: Exclusions
+) -> WholeResponse:
     """Render the page, with the address under which the client sees it.
 
     :param views: the names of those that have a path of their own
     """
-    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage(views))
+    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage(views, [*exclusions]))
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
 
 
@@ -36,9 +46,11 @@ class _AdminPage(Element):
 
     loader = XMLFile(FilePath(__file__).sibling("page.xml"))
 
-    def __init__(self, views: Sequence[str]) -> None:
+    def __init__(
+        self, views: Sequence[str], excluded: Sequence[tuple[str, str, Exclusion]]
+    ) -> None:
         super().__init__()
-        self._views = views
+        self._views, self._excluded = views, excluded
 
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
@@ -61,6 +73,25 @@ class _AdminPage(Element):
         for name in self._views:
             yield tag.clone().fillSlots(
                 view=name, path=f"{name}/index/", view_index=f"{self._base}{name}/index/"
+            )
+
+    @renderer
+    def excluded(self, request: Request, tag: Tag) -> Tag | str:
+        """Show what is excluded, unless that is nothing."""
+        if not (count := len(self._excluded)):
+            return ""
+        shown = f", of which these {MOST_EXCLUDED} were noted last" if count > MOST_EXCLUDED else ""
+        return tag.fillSlots(count=f"{count} file{'s' if count > 1 else ''}", shown=shown)
+
+    @renderer
+    def exclusions(self, request: Request, tag: Tag) -> Iterator[Tag]:
+        """Repeat the row for each excluded file, the last noted project first."""
+        for project, file, each in self._excluded[: -MOST_EXCLUDED - 1 : -1]:
+            yield tag.clone().fillSlots(
+                project=project,
+                file=names.printable(file),
+                rule=each.rule,
+                available=each.available or "",
             )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 
 from proxpi import __version__
-from tests.support.cases import ProxpiCase
+from proxpi.web.admin import page as admin_page
+from tests.support.cases import INDEX, JSON, ProxpiCase, entry, page
 
 EVIL = "<script>alert(1)</script>"
 
@@ -85,3 +87,43 @@ class AdminPage(ProxpiCase):
         assert "script-src" not in policy
         assert full.headers["cache-control"] == "no-cache"
         assert full.headers["content-type"] == "text/html; charset=utf-8"
+
+    def test_nothing_excluded(self) -> None:
+        """Without exclusions the page does not speak of them."""
+        assert "Excluded" not in self.get("/").text
+
+    def test_excluded(self) -> None:
+        """Excluded files are listed with the rule and the time from which they are available."""
+        self.build(rules='exclude-newer = "7 days"\ndeny = ["demo==1.0"]')
+        evil = f"demo-3{EVIL.replace('/', '')}.zip"
+        self.agent.at(
+            f"{INDEX}demo/",
+            page(
+                entry("demo-1.0.zip", b"x"),
+                entry("demo-2.0.zip", b"x", **{"upload-time": "9000-01-01T00:00:00Z"}),
+                entry(evil, b"x", **{"upload-time": "9000-01-01T00:00:00Z"}),
+            ),
+        )
+        assert json.loads(self.get("/index/demo/", f"Accept: {JSON}").body)["files"] == []
+        text = self.get("/").text
+        for part in (
+            "3 files of the pages that clients have requested.",
+            '<td>demo</td><td>demo-1.0.zip</td><td>the rule deny = "demo==1.0"</td><td></td>',
+            '<td>the rule exclude-newer = "7 days"</td><td>9000-01-08T00:00:00Z</td>',
+        ):
+            assert part in text
+        assert Tags(text).attributes("script") == []
+        listed = json.loads(self.get("/stats").body)["excluded"]
+        assert [each["file"] for each in listed] == ["demo-1.0.zip", "demo-2.0.zip", evil]
+
+    def test_many_excluded(self) -> None:
+        """Of many excluded files the page lists the last ones, and says how many there are."""
+        self.put(admin_page, "MOST_EXCLUDED", 2)
+        self.build(rules='deny = ["demo"]')
+        files = [entry(f"demo-{number}.zip", b"x") for number in range(3)]
+        self.agent.at(f"{INDEX}demo/", page(*files))
+        self.get("/index/demo/")
+        text = self.get("/").text
+        assert "3 files of the pages that clients have requested, of which these 2 were" in text
+        assert text.index("demo-2.zip") < text.index("demo-1.zip")
+        assert "demo-0.zip" not in text
