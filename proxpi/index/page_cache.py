@@ -61,15 +61,20 @@ class PageCache:
         entries = self._entries
         self._revalidation = Revalidation(entries.clock, _request, entries.store_responses)
 
-    def ready(self, name: str, serialization: Serialization, compressed: bool) -> Page | None:
+    def ready(
+        self, name: str, serialization: Serialization, compressed: bool, *, refresh: bool = False
+    ) -> Page | None:
         """Return the rendered page without waiting.
 
         It is a fresh one, or a stale one while all breakers of its stale indexes are open.
 
         :param name: the normalized name of the project
+        :param refresh: whether the client wants it to be revalidated now
         :raises NoSuchProject: if it is known that there is none
         """
         entry, sources = self._entries.current(name), self._view.sources(name)
+        if refresh and self._revalidation.may_refresh(entry, sources):
+            return None
         remaining = self._revalidation.remaining(entry, sources)  # first: most pages are fresh
         if remaining <= 0 and self._revalidation.decide(entry, sources) is not Decision.STALE:
             return None
@@ -80,9 +85,12 @@ class PageCache:
         status: Status = "HIT" if remaining > 0 else "STALE"
         return self._page(entry, sources, body, status, remaining) if body is not None else None
 
-    async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
+    async def fetch(
+        self, name: str, serialization: Serialization, compressed: bool, *, refresh: bool = False
+    ) -> Page:
         """Return a page, revalidated if need be.
 
+        :param refresh: whether the client wants it to be revalidated now
         :raises NoSuchProject: if no index has it
         :raises UpstreamFailed: if an index failed, and there is no page to fall back on
         """
@@ -97,7 +105,8 @@ class PageCache:
             render = partial(self._entries.render, entry, representation)
             return await entry.renders.join(representation, render).wait()
 
-        entry, outcome, body = await self._with_entry(name, body_of, requested=representation)
+        targets: Targets = "refresh" if refresh else "stale"
+        entry, outcome, body = await self._with_entry(name, body_of, targets, representation)
         remaining = (
             0.0 if outcome.status == "STALE" else self._revalidation.remaining(entry, sources)
         )
@@ -243,7 +252,7 @@ class PageCache:
         sources = self._view.sources(name)
         for _ in range(MAX_RELOADS):
             entry = self._entries.current(name)
-            if requested is not None and self._revalidation.remaining(entry, sources) <= 0:
+            if requested is not None and self._revalidation.requests(entry, sources, targets):
                 entry.requested.add(requested)
             try:
                 outcome = await self._revalidation.revalidate(entry, sources, targets)

@@ -27,7 +27,7 @@ from proxpi.index import list_store
 from proxpi.index.index_response import IndexResponse, StoredResponse
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.representations import Representation
-from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
+from proxpi.index.revalidation import Decision, Entry, Revalidation, Status, Targets
 from proxpi.index.sources import Index, View
 from proxpi.simple import NotListed, Serialization
 from proxpi.single_flight import Flights, InThread
@@ -235,27 +235,38 @@ class ProjectListCache:
         entries = self._entries
         self._revalidation = Revalidation(entries.clock, entries.request, entries.store_responses)
 
-    def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
-        """Return the list without waiting, if it is rendered, and fresh or behind open breakers."""
+    def ready(
+        self, serialization: Serialization, compressed: bool, *, refresh: bool = False
+    ) -> ProjectList | None:
+        """Return the list without waiting, if it is rendered, and fresh or behind open breakers.
+
+        :param refresh: whether the client wants it to be revalidated now
+        """
         entry = self._entries.current
         wanted = Representation(serialization, compressed, self._view.all)
         if entry is None or (file := entry.representation(self._view, wanted)) is None:
+            return None
+        if refresh and self._revalidation.may_refresh(entry, self._view.all):
             return None
         decision = self._revalidation.decide(entry, self._view.all)
         if decision not in (Decision.FRESH, Decision.STALE):
             return None
         return self._list(entry, file, "HIT" if decision is Decision.FRESH else "STALE")
 
-    async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
+    async def fetch(
+        self, serialization: Serialization, compressed: bool, *, refresh: bool = False
+    ) -> ProjectList:
         """Return the list, revalidated if need be.
 
+        :param refresh: whether the client wants it to be revalidated now
         :raises NoSuchList: if no index has one
         :raises UpstreamFailed: if an index failed, and there is no list to fall back on
         :raises OSError: the same, if the list cannot be written
         """
         entry, sources = await self._entries.load(), self._view.all
         if (error := self._entries.write_error) is None:
-            status = (await self._revalidation.revalidate(entry, sources)).status
+            targets: Targets = "refresh" if refresh else "stale"
+            status = (await self._revalidation.revalidate(entry, sources, targets)).status
         elif self._revalidation.remaining(entry, sources) > 0:
             status = "HIT"
         elif entry.usable(sources):

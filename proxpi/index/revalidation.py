@@ -11,6 +11,12 @@ request to each stale source; the responses update the entry and the circuit bre
 A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
 up waiting, the next request starts a flight beside it; the older response is still used.
 
+A *refresh* is a revalidation that a client wants, be the page fresh or not. It joins the requests
+under way, and sends one to each other source that was not requested within :data:`REFRESH_PAUSE`
+seconds. Its clients wait until it has succeeded or failed, without a deadline. The breaker of the
+page does not refuse it; that of the index does, which also heeds the ``Retry-After`` of a 429. If
+no source is to be requested, a refresh is like any other request.
+
 A *background* flight (:meth:`Revalidation.prefetch`) starts only while no stale index of the entry
 fails, and does not retry. It is *lifted* once a client's request joins it: from then on its
 connections, retries and deadlines are those of a flight that a client has started.
@@ -43,6 +49,8 @@ from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settle
 #: Seconds after the start of a flight at which its clients get the stale page; the same for the
 #: trial of a breaker, by which most upstreams that are back have responded.
 STALE_DEADLINE, TRIAL_DEADLINE = 5.0, 0.5
+#: Seconds for which a refresh sends no request to an index that has responded or failed.
+REFRESH_PAUSE = 5.0
 #: Seconds that a client without a stale page waits at least.
 COLD_DEADLINE = 10.0
 #: Seconds in which a response that counts as arriving brings so many bytes; a head counts as all.
@@ -54,8 +62,9 @@ PAUSES = (0.25, 0.75, 2.0)
 COLD_TRIES, STALE_TRIES, TRIAL_TRIES = 4, 2, 1
 
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
-#: The indexes that a flight sends requests to: those whose response is stale, or all.
-Targets = Literal["stale", "all"]
+#: The indexes that a flight sends requests to: those whose response is stale, all, or for a refresh
+#: the stale ones and those that it may request.
+Targets = Literal["stale", "all", "refresh"]
 Decision = Enum("Decision", ["FRESH", "STALE", "TRIAL", "WAIT", "WAIT_COLD"])
 
 T = TypeVar("T")
@@ -221,10 +230,18 @@ class Revalidation(Generic[E]):
             remaining = min(remaining, index.remaining(entry.responses.get(index)))
         return remaining
 
+    def may_refresh(self, entry: E, sources: Sources) -> bool:
+        """Whether a refresh joins a request, or sends one."""
+        return any(self._may_refresh(entry, index) for index in sources)
+
+    def requests(self, entry: E, sources: Sources, targets: Targets) -> bool:
+        """Whether a revalidation would request an index, if its breaker admits that."""
+        return bool(self._targets(entry, sources, targets))
+
     def decide(self, entry: E, sources: Sources, targets: Targets = "stale") -> Decision:
-        stale = _targets(entry, sources, targets)
-        breakers = [index.breakers.state(entry.name) for index in stale]
-        forced = entry.forced or targets == "all"
+        requested = self._targets(entry, sources, targets)
+        breakers = [index.breakers.state(entry.name) for index in requested]
+        forced = entry.forced or targets != "stale"
         return decide(breakers, usable=entry.usable(sources), forced=forced)
 
     async def revalidate(self, entry: E, sources: Sources, targets: Targets = "stale") -> Outcome:
@@ -233,6 +250,8 @@ class Revalidation(Generic[E]):
         :raises UpstreamFailed: if there is no page to fall back on
         :raises StoredPageLost: if an index confirmed a page that is gone from the store
         """
+        if targets == "refresh" and not self.may_refresh(entry, sources):
+            targets = "stale"
         decision = self.decide(entry, sources, targets)
         if decision is Decision.FRESH:
             return Outcome("HIT")
@@ -250,6 +269,8 @@ class Revalidation(Generic[E]):
         if decision is Decision.WAIT_COLD:
             extend = entry.progress.extend(self._clock)
             waiter = flight.wait(self._clock.seconds() + PROGRESS_WINDOW, extend)
+        elif targets == "refresh":
+            waiter = flight.wait()
         else:
             deadline = TRIAL_DEADLINE if trial else STALE_DEADLINE
             waiter = flight.wait(max(flight.started, entry.since) + deadline)
@@ -273,7 +294,7 @@ class Revalidation(Generic[E]):
 
     def may_prefetch(self, entry: E, sources: Sources) -> bool:
         """Whether an entry is stale, and of its stale indexes each breaker is closed."""
-        stale = _targets(entry, sources, "stale")
+        stale = self._targets(entry, sources, "stale")
         return bool(stale) and all(
             not index.offline and index.breakers.state(entry.name) is State.CLOSED
             for index in stale
@@ -300,6 +321,26 @@ class Revalidation(Generic[E]):
         with suppress(UpstreamFailed):
             await entry.revalidations.join((sources, "stale"), work).wait()
         return entry.progress.bodies - before if queue.sent else None
+
+    def _targets(self, entry: E, sources: Sources, targets: Targets) -> list[Index]:
+        """Return the indexes that get a request."""
+        return [
+            index
+            for index in sources
+            if targets == "all"
+            or index.remaining(entry.responses.get(index)) <= 0
+            or (targets == "refresh" and self._may_refresh(entry, index))
+        ]
+
+    def _may_refresh(self, entry: E, index: Index) -> bool:
+        """Whether a refresh joins a request to an index, or sends one."""
+        return entry.requests.get(index) is not None or self._may_request(entry, index)
+
+    def _may_request(self, entry: E, index: Index) -> bool:
+        """Whether an index has neither responded nor failed within `REFRESH_PAUSE`."""
+        response, since = entry.responses.get(index), self._clock.seconds() - REFRESH_PAUSE
+        responded = response is not None and response.requested_at > since
+        return not responded and index.breakers.failed_since(entry.name, since) is None
 
     def _lift(self, entry: E, sources: Sources) -> None:
         """Lift the background flight of an entry, for a client that joins it.
@@ -350,7 +391,7 @@ class Revalidation(Generic[E]):
             entry.requests.join(
                 index, partial(self._request_entry, entry, index, sources, targets)
             ).wait()
-            for index in _targets(entry, sources, targets)
+            for index in self._targets(entry, sources, targets)
         )
         failures = [each for each in settled if isinstance(each, UpstreamFailed)]
         responses = dict(each for each in settled if not isinstance(each, UpstreamFailed))
@@ -376,7 +417,8 @@ class Revalidation(Generic[E]):
         trial, last, usable = False, entry.responses.get(index), entry.usable(sources)
         if usable and not entry.forced:
             # A client that wants a file that the stale page does not list is not helped by it.
-            trial = index.breakers.admit(entry.name, ignore_page=targets == "all")
+            refresh = targets == "refresh" and self._may_request(entry, index)
+            trial = index.breakers.admit(entry.name, ignore_page=refresh or targets == "all")
         tries = TRIAL_TRIES if trial else STALE_TRIES if usable else COLD_TRIES
 
         async def request() -> IndexResponse[Any]:
@@ -415,14 +457,6 @@ class Revalidation(Generic[E]):
             entry.pending.remove(index)
         index.breakers.succeeded(entry.name)
         return index, response
-
-
-def _targets(entry: Entry, sources: Sources, targets: Targets) -> list[Index]:
-    """Return the indexes that get a request."""
-    responses = entry.responses
-    return [
-        each for each in sources if targets == "all" or each.remaining(responses.get(each)) <= 0
-    ]
 
 
 def _detach_requests(entry: Entry, sources: Sources) -> None:

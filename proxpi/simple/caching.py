@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 
 import attrs
+from packaging.version import Version
 from werkzeug.http import parse_etags, parse_range_header
+
+from proxpi.simple.versions import version
 
 #: Seconds for which a client may use a page unasked: revalidating with a near proxy is cheap, and
 #: so an invalidation reaches every client within a minute.
 MAX_AGE = 60
+#: The first pip that sends ``max-age=0`` only for the packages of ``--refresh-package``.
+_PIP_REFRESHES = Version("26.2")
+_PIP = re.compile(r"pip/(\S+)")
 
 
 def remaining(requested_at: float, ttl: float, now: float) -> float:
@@ -24,6 +30,31 @@ def remaining(requested_at: float, ttl: float, now: float) -> float:
 def max_age(remaining: float) -> int:
     """Return ``max-age`` of a response that stays fresh for so many seconds."""
     return int(max(0.0, min(float(MAX_AGE), remaining)))
+
+
+def is_refresh(cache_control: str | None, user_agent: str | None) -> bool:
+    """Return whether a request for a page is a refresh: it wants the page to be revalidated now.
+
+    =============================  ===================  ===========================================
+    ``Cache-Control``              ``User-Agent``       refresh
+    =============================  ===================  ===========================================
+    ``no-cache`` among others      any                  yes: ``uv --refresh``, a forced reload
+    ``max-age=0`` among others     ``pip/26.2``, newer  yes: ``pip --refresh-package``
+    ``max-age=0`` among others     any other            no: older pips send it for each page, and
+                                                        browsers with each reload
+    any other, or none             any                  no
+    =============================  ===================  ===========================================
+
+    ``Pragma`` does not count: it is deprecated (RFC 9111, 5.4).
+    """
+    if cache_control is None:
+        return False
+    directives = {each.strip(" \t") for each in cache_control.lower().split(",")}
+    if "no-cache" in directives:
+        return True
+    pip = _PIP.match(user_agent or "") if "max-age=0" in directives else None
+    found = version(pip[1]) if pip is not None else None
+    return found is not None and found >= _PIP_REFRESHES
 
 
 @attrs.define(eq=False)

@@ -21,6 +21,8 @@ from typing import NoReturn, TypeAlias
 
 import attrs
 
+from proxpi.simple import caching
+
 #: Bytes, and fields, that a head may have, and bytes of the name of a field.
 MAX_HEAD = 16 * 1024
 MAX_FIELDS = 500
@@ -46,9 +48,11 @@ _HEAD = re.compile(
 )
 #: The fields that are interpreted, with the blanks around their values.
 _INTERPRETED = re.compile(
-    rb"^(%b):(.*)\r$" % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), b"host", b"connection")),
+    rb"^(%b):(.*)\r$"
+    % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), b"host", b"connection", b"cache-control")),
     re.IGNORECASE | re.MULTILINE,
 )
+_USER_AGENT = re.compile(rb"^user-agent:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 _REQUEST_LINE = re.compile(_LINE)
 _NAME = re.compile(_TOKEN + rb"+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
@@ -140,6 +144,7 @@ def parse(raw: bytes) -> Head:
         and len(raw) <= MAX_ALIAS
         and authority is None
         and _UNCACHED.isdisjoint(interpreted)
+        and not (b"cache-control" in interpreted and _is_refresh(target, interpreted, block))
     ):
         selecting = tuple(
             [b", ".join(interpreted[name]) if name in interpreted else None for name in KEY_FIELDS]
@@ -156,6 +161,17 @@ def cache_key(data: bytes) -> CacheKey | None:
         return parse(data).key
     except BadRequest:
         return None
+
+
+def _is_refresh(target: bytes, interpreted: dict[bytes, list[bytes]], block: bytes) -> bool:
+    """Return whether a request is a refresh of a page or list, whose paths end with a slash."""
+    if not target.partition(b"?")[0].endswith(b"/"):
+        return False
+    agents = [value.strip(b" \t") for value in _USER_AGENT.findall(block)]
+    cache_control, user_agent = (
+        b", ".join(values).decode("latin-1") for values in (interpreted[b"cache-control"], agents)
+    )
+    return caching.is_refresh(cache_control, user_agent)
 
 
 def check_beginning(data: bytes | bytearray) -> None:

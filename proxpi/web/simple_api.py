@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index import NoSuchProject, Page, PageCache, ProjectList, ProjectListCache
 from proxpi.prefetch import Prefetcher
-from proxpi.simple import negotiate
+from proxpi.simple import caching, negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files
 from proxpi.web.response_cache import Cacheable
@@ -81,12 +81,15 @@ class SimpleApi(Resource):
         headers = {"Content-Type": media_type.content_type, **responses.NO_SNIFF}
         if compressed:
             headers["Content-Encoding"] = "gzip"
+        refresh = caching.is_refresh(
+            field(request, b"Cache-Control"), field(request, b"User-Agent")
+        )
         found: Page | ProjectList | None
         if isinstance(route, ListRoute):
-            found = self._projects.ready(*variant)
+            found = self._projects.ready(*variant, refresh=refresh)
         else:
             try:
-                found = self._pages.ready(route.name, *variant)
+                found = self._pages.ready(route.name, *variant, refresh=refresh)
             except NoSuchProject:
                 responses.send_error(request, Failure())
                 return
@@ -96,9 +99,11 @@ class SimpleApi(Resource):
 
         async def fetch() -> None:
             if isinstance(route, ListRoute):
-                self._send(request, await self._projects.fetch(*variant), headers)
+                projects = await self._projects.fetch(*variant, refresh=refresh)
+                self._send(request, projects, headers)
             else:
-                self._send(request, await self._pages.fetch(route.name, *variant), headers)
+                page = await self._pages.fetch(route.name, *variant, refresh=refresh)
+                self._send(request, page, headers)
 
         if found is not None:
             self._send(request, found, headers)

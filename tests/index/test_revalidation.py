@@ -339,6 +339,183 @@ class StaleTests(PagesCase):
             ask = self.ask()
 
 
+class RefreshTests(PagesCase):
+    """Clients that want a page to be revalidated now, be it fresh or not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.page()
+        self.clock.advance(100)
+
+    def status(self, ask: Deferred[Page]) -> str:
+        return self.result(ask).status
+
+    def may_be_ready(self) -> bool:
+        return self.pages.ready("demo", JSON, False, refresh=True) is not None
+
+    def test_conditional(self) -> None:
+        """The request is conditional; a 304 renews the page, and another page replaces it."""
+        self.agent.conditional = Reply(304)
+        page = self.result(self.refresh())
+        assert (page.status, page.remaining, page.age) == ("REVALIDATED", 1800.0, 0.0)
+        assert self.agent.asked[-1].header("If-None-Match") == '"x"'
+        self.clock.advance(5)
+        self.agent.conditional = None
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        page = self.result(self.refresh())
+        assert (page.status, files(page), page.remaining) == ("MISS", ["b.zip"], 1800.0)
+        assert self.page().status == "HIT"
+
+    def test_once_in_five_seconds(self) -> None:
+        """For five seconds after a request to the index a refresh is like any other request."""
+        for outcome in ("MISS", "STALE"):
+            assert not self.may_be_ready()
+            assert self.status(self.refresh()) == outcome
+            asked = self.agent.count(AT_ROOT)
+            for _ in range(2):
+                assert self.may_be_ready()
+                assert self.status(self.refresh()) == "HIT"
+                self.clock.advance(2.4)
+            assert self.agent.count(AT_ROOT) == asked
+            self.clock.advance(0.2)
+            self.indexes.says(AT_ROOT, Reply(501))
+            self.put(revalidation, "STALE_TRIES", 1)
+
+    def test_joined(self) -> None:
+        """A refresh joins the request of another client, and that of another refresh."""
+        self.agent.silent.add(AT_ROOT)
+        asked = self.agent.count(AT_ROOT)
+        first = self.refresh()
+        self.clock.advance(1)
+        assert self.page().status == "HIT", "others have the fresh page"
+        second = self.refresh()
+        self.clock.advance(1)
+        self.agent.release(AT_ROOT)
+        assert self.status(first) == self.status(second) == "MISS"
+        assert self.agent.count(AT_ROOT) == asked + 1
+        for begin in (self.ask, self.prefetch):
+            self.clock.advance(2000)
+            self.agent.silent.add(AT_ROOT)
+            begin()
+            self.clock.advance(1)
+            third = self.refresh()
+            self.agent.release(AT_ROOT)
+            assert self.status(third) == "MISS"
+        assert self.agent.count(AT_ROOT) == asked + 3
+
+    def test_waits(self) -> None:
+        """A refresh waits for a slow index, for which others do not wait, until it responds."""
+        self.clock.advance(2000)
+        self.agent.silent.add(AT_ROOT)
+        refresh, other = self.refresh(), self.ask()
+        self.clock.advance(5.1)
+        assert self.status(other) == "STALE"
+        self.clock.advance(13)
+        self.pending(refresh)
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.agent.release(AT_ROOT)
+        assert self.status(refresh) == "MISS"
+
+    def test_silence(self) -> None:
+        """The wait for an index that never responds ends with its time-out."""
+        self.agent.silent.add(AT_ROOT)
+        refresh = self.refresh()
+        self.clock.pump([0.5] * 60)
+        assert self.status(refresh) == "STALE"
+
+    def test_failures(self) -> None:
+        """If the index fails, the client gets the stale page; it stays fresh for others."""
+        for failure in (*PAGE_FAILURES, *INDEX_FAILURES):
+            self.setUp()
+            self.indexes.says(ELSEWHERE, Reply(500))
+            self.indexes.says(AT_ROOT, failure)
+            refresh = self.refresh()
+            self.clock.pump([0.5] * 20)
+            page = self.result(refresh)
+            assert (page.status, page.remaining, files(page)) == ("STALE", 0.0, ["a.zip"])
+            assert page.age >= 100
+            assert self.page().status == "HIT"
+
+    def test_index_fails(self) -> None:
+        """What another page has shown of the index refuses a refresh at once; a 429 is heeded."""
+        for failure in INDEX_FAILURES:
+            self.setUp()
+            self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
+            self.indexes.says(OTHER, failure)
+            ask = self.ask("other")
+            while not ask.called:
+                self.clock.advance(0.1)
+            self.error(ask, UpstreamFailed)
+            asked = self.agent.count(AT_ROOT)
+            for _ in range(3):
+                assert self.status(self.refresh()) == "STALE"
+            assert self.agent.count(AT_ROOT) == asked
+            self.clock.advance(31)
+            assert self.status(self.refresh()) == "MISS"
+
+    def test_page_fails(self) -> None:
+        """The breaker of the page, for which others do not wait, refuses no refresh."""
+        self.clock.advance(2000)
+        self.indexes.says(AT_ROOT, Reply(503, headers={"Retry-After": "30"}))
+        self.page()
+        asked = self.agent.count(AT_ROOT)
+        self.clock.advance(4)
+        assert self.status(self.refresh()) == "STALE", "it has just failed"
+        self.clock.advance(2)
+        assert self.page().status == "STALE"
+        assert self.agent.count(AT_ROOT) == asked
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        assert self.status(self.refresh()) == "MISS"
+
+    def test_several_indexes(self) -> None:
+        """All indexes are requested, except those that have responded or failed just now."""
+        page = project_page("a.zip")
+        self.begin(page, page)
+        self.page()
+        self.clock.advance(10)
+        assert self.status(self.refresh()) == "MISS"
+        assert self.agent.urls() == [AT_ROOT, AT_EXTRA] * 2
+        self.clock.advance(181)  # the second is stale
+        assert self.status(self.ask()) == "MISS"
+        self.clock.advance(1)
+        assert self.status(self.refresh()) == "MISS"
+        assert self.agent.urls()[4:] == [AT_EXTRA, AT_ROOT]
+        self.indexes.says(AT_EXTRA, Reply(501))
+        self.clock.advance(10)
+        refresh = self.refresh()
+        self.clock.advance(1)
+        assert self.status(refresh) == "STALE"
+        self.clock.advance(3)
+        assert self.may_be_ready()
+
+    def test_absent(self) -> None:
+        """A project that was absent is requested as well, and so is one without a page."""
+        self.error(self.ask("other"), NoSuchProject)
+        self.clock.advance(10)
+        self.error(self.ask("other"), NoSuchProject)
+        asked = self.agent.count(OTHER)
+        self.error(self.refresh("other"), NoSuchProject)
+        assert self.agent.count(OTHER) == asked + 1
+        self.indexes.says(OTHER, project_page("o.zip"))
+        self.error(self.refresh("other"), NoSuchProject)
+        self.clock.advance(5)
+        assert self.status(self.refresh("other")) == "MISS"
+        self.indexes.says(COLD, project_page("c.zip"))
+        assert self.status(self.refresh("cold")) == "MISS"
+
+    def test_offline(self) -> None:
+        """Offline, no request is sent, and the page is stale."""
+        self.indexes.upstream.offline = True
+        assert self.status(self.refresh()) == "STALE"
+
+    def test_after_a_delete(self) -> None:
+        """After a DELETE a refresh sends the request without validators, as any other."""
+        self.entries.invalidate("demo")
+        assert self.status(self.refresh()) == "MISS"
+        assert self.agent.asked[-1].header("If-None-Match") is None
+
+
 class BackgroundTests(PagesCase):
     """Prefetches of pages from an index that fails or hangs."""
 

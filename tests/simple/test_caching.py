@@ -10,6 +10,7 @@ from proxpi.simple.caching import (
     MAX_AGE,
     Span,
     Unsatisfiable,
+    is_refresh,
     max_age,
     precondition,
     remaining,
@@ -27,6 +28,52 @@ def test_freshness(requested_at: float, ttl: float, now: float) -> None:
     left = remaining(requested_at, ttl, now)
     assert 0.0 <= left <= ttl
     assert 0 <= max_age(left) <= min(left, MAX_AGE)
+
+
+#: ``Cache-Control`` of requests for pages, and ``User-Agent`` up to its details, as clients sent
+#: them, and whether they were told to refresh.
+SENT = (
+    (None, "uv/0.13.9", False),  # uv pip compile
+    ("no-cache", "uv/0.13.9", True),  # uv pip compile --refresh, --refresh-package
+    ("max-age=0", "pip/26.1", False),  # pip download
+    (None, "pip/26.2", False),
+    ("max-age=0", "pip/26.2", True),  # pip download --refresh-package
+    (None, "pip/26.3", False),
+    ("max-age=0", "pip/26.3", True),
+)
+
+
+def test_refresh_of_clients() -> None:
+    """What real clients send for a page is a refresh exactly if they were told to refresh."""
+    for cache_control, client, told in SENT:
+        user_agent = client + ' {"ci":null,"cpu":"x86_64","python":"3.11.7"}'
+        assert is_refresh(cache_control, user_agent) is told
+
+
+def test_refresh() -> None:
+    """``no-cache`` counts in each spelling, ``max-age=0`` for newer pips alone."""
+    for value in ("no-cache", "No-Cache", " no-cache ", "no-store, no-cache", "max-age=0,no-cache"):
+        assert is_refresh(value, None)
+    for value in ("", "no-store", "x-no-cache", "no-cache-x", "max-age=1", "max-age=00", "max-age"):
+        assert not is_refresh(value, "pip/27.0")
+    for agent in ("pip/26.2", "pip/26.2.1", "pip/26.10", "pip/27.0.dev0 {}", "pip/100"):
+        assert is_refresh("max-age=0", agent)
+        assert is_refresh("no-transform, Max-Age=0", agent)
+    for other in (
+        *(
+            None,
+            "",
+            "pip",
+            "pip/",
+            "pip/x",
+            "pip/26.1.2 {}",
+            "pip/26.2.dev0",
+            "pip/9.0",
+            "xpip/27.0",
+        ),
+        *("uv/27.0", "Mozilla/5.0 (pip/27.0)", "pip /27.0", "pip/" + "9" * 5000),
+    ):
+        assert not is_refresh("max-age=0", other)
 
 
 def test_seconds() -> None:

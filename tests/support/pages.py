@@ -96,6 +96,10 @@ class PagesCase(FolderCase):
     def ask(self, name: str = "demo", form: Serialization = JSON) -> Deferred[Page]:
         return run(self.pages.fetch(name, form, False))
 
+    def refresh(self, name: str = "demo") -> Deferred[Page]:
+        """Ask for a page as a client does that wants it revalidated now."""
+        return run(self.pages.fetch(name, JSON, False, refresh=True))
+
     def prefetch(self, name: str = "demo", form: Serialization = JSON) -> Deferred[bool]:
         """Prefetch a page; give whether a request was sent for it."""
         return run(self.pages.prefetch(name, form, False)).addCallback(

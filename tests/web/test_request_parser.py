@@ -64,6 +64,29 @@ def test_no_cache_key() -> None:
         assert parse(head).key is None, head
 
 
+def test_refresh() -> None:
+    """A refresh of a page or of the list has no cache key; the field is ignored on files."""
+    pip = b"\r\nuser-agent: pip/26.2 {}\r\ncache-control: max-age=0"
+    for fields, refresh in (
+        (FIELD + b"\r\nCache-Control:no-cache", True),
+        (FIELD + b"\r\nCache-Control: a\r\nCACHE-CONTROL: No-Cache", True),
+        (FIELD + pip, True),
+        (FIELD + pip.replace(b"26.2", b"26.1"), False),
+        (FIELD + b"\r\nCache-Control: max-age=0", False),
+        (FIELD + b"\r\nPragma: no-cache", False),
+    ):
+        for target in (
+            b"/index/demo/",
+            b"/index/",
+            b"/cpu/index/demo/",
+            b"/index/demo/?format=x/y",
+        ):
+            head = with_field(fields).replace(b"/index/demo/", target)
+            assert (parse(head).key is None) == refresh, head
+        for target in (b"/index/demo/demo-1.0.whl", b"/index/demo/demo-1.0.whl?x=/", b"/health"):
+            assert parse(with_field(fields).replace(b"/index/demo/", target)).key is not None
+
+
 def test_bad_line() -> None:
     """A first line that is no request line of HTTP/1 is refused."""
     targets = b"foo|index/demo/|?x|*|h:80|ftp://h/|http:///x|http://u:p@h/|http://h:99999/"

@@ -113,6 +113,28 @@ class Responses(CacheCase):
         assert self.is_cached(other)
         assert any(other in entry.aliases for entry in self.response_cache)
 
+    def test_cache_control(self) -> None:
+        """``max-age=0`` of an older pip, and any ``Cache-Control`` of files, are hits as before."""
+        for target, agent, value in (
+            (PAGE, "pip/26.1 {}", "max-age=0"),
+            (PAGE, "Mozilla/5.0", "max-age=0"),
+            (PAGE + SMALL, "pip/26.3 {}", "max-age=0"),
+            (PAGE + SMALL, "uv/0.13.9 {}", "no-cache"),
+        ):
+            self.stored(target)
+            head = written("GET", target, JSON, f"User-Agent: {agent}", f"Cache-Control: {value}")
+            assert self.is_cached(head), head
+            assert self.is_cached(head), "by its bytes"
+
+    def test_refresh(self) -> None:
+        """A refresh of a page is no hit, neither by its bytes nor by its cache key."""
+        head = written("GET", PAGE, JSON, "Cache-Control: no-cache")
+        self.stored(PAGE)
+        for _ in range(2):
+            self.receive(head)
+            assert not self.is_cached(head)
+        assert self.is_cached(written("GET", PAGE, JSON))
+
     def test_date_and_log(self) -> None:
         """Each response has its own date, and its line in the access log."""
         head = written("GET", PAGE + SMALL + "?token=secret")
@@ -257,8 +279,8 @@ class NotCached(CacheCase):
         head = written("GET", PAGE, JSON, "Accept-Encoding: gzip")
         fetch = PageCache.fetch
 
-        async def invalidate(*given: Any) -> Any:
-            made = await fetch(*given)
+        async def invalidate(*given: Any, **named: Any) -> Any:
+            made = await fetch(*given, **named)
             self.pages.invalidate("demo")
             return made
 

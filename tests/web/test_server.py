@@ -42,7 +42,7 @@ class Buggy(Resource):
         raise Bug("secret")
 
 
-async def fail(*_: object) -> None:
+async def fail(*_: object, **__: object) -> None:
     raise Bug("secret")
 
 
@@ -164,7 +164,7 @@ class OwnErrors(ProxpiCase):
             self.buggy.waiting.processingFailed(Failure(Bug("secret")))
             assert self.bugs() == 1
 
-        async def buggy(*_: object) -> None:
+        async def buggy(*_: object, **__: object) -> None:
             try:
                 await Deferred()
             finally:

@@ -129,6 +129,49 @@ class Caching(PageCase):
         assert response.headers["age"] == "2000"
         assert response.headers["cache-control"] == "max-age=0, must-revalidate"
 
+    def test_refresh(self) -> None:
+        """A client that wants a page or list to be revalidated now gets that; others get hits."""
+        pip = 'User-Agent: pip/26.1 {"installer":{"name":"pip"}}'
+        newer = pip.replace("26.1", "26.2"), "Cache-Control: max-age=0"
+        self.agent.at(INDEX + "demo/", page(SDIST).having(ETag='"1"'))
+        self.agent.at(INDEX, root_list(["demo"]).having(ETag='"1"'))
+        for path, url in ((PAGE, INDEX + "demo/"), ("/index/", INDEX)):
+            tag = self.get(path).headers["etag"]
+            self.agent.conditional = Reply(304)
+            for headers in (
+                ["Cache-Control: no-cache"],
+                ["Cache-Control: no-cache", f"If-None-Match: {tag}"],
+                [*newer],
+            ):
+                self.clock.advance(10)
+                asked = self.agent.count(url)
+                for other in (
+                    [pip, "Cache-Control: max-age=0"],
+                    ["Cache-Control: max-age=0"],
+                    ["Pragma: no-cache"],
+                ):
+                    assert self.get(path, *other).headers["x-cache"] == "HIT"
+                assert self.agent.count(url) == asked
+                response = self.get(path, *headers)
+                assert response.status == (304 if len(headers) == 2 and tag in headers[1] else 200)
+                assert response.headers["x-cache"] == "REVALIDATED"
+                assert response.headers["cache-control"] == "public, max-age=60"
+                assert self.agent.asked[-1].header("If-None-Match") == '"1"'
+                assert self.get(path, *headers).headers["x-cache"] == "HIT"
+                assert self.agent.count(url) == asked + 1
+
+    def test_refresh_fails(self) -> None:
+        """If a refresh fails, its client gets the page or list as a stale one, with its age."""
+        for path, url in ((PAGE, INDEX + "demo/"), ("/index/", INDEX)):
+            self.get(path)
+            self.agent.at(url, ConnectionRefusedError())
+            self.clock.advance(10)
+            response = self.ask("GET", path, "Cache-Control: no-cache", within=1)
+            assert (response.status, response.headers["x-cache"]) == (200, "STALE")
+            assert response.headers["age"] == "10"
+            assert self.get(path).headers["x-cache"] == "HIT"
+            self.clock.advance(30)
+
     def test_revalidated(self) -> None:
         """A page that the index confirms says so."""
         reply = page(SDIST)
