@@ -44,11 +44,7 @@ from proxpi.files import (
     WheelMetadata,
 )
 from proxpi.index import (
-    Advisories,
-    AdvisoryStore,
     Breakers,
-    DenyFiles,
-    Exclusions,
     Index,
     IndexClient,
     ListEntries,
@@ -60,9 +56,7 @@ from proxpi.index import (
     PageStore,
     ProjectListCache,
     Root,
-    Rules,
     View,
-    open_feed,
 )
 from proxpi.logs import Logged
 from proxpi.options import Options
@@ -76,6 +70,7 @@ from proxpi.resources import (
     temporary_path,
     use_monotonic_time,
 )
+from proxpi.rules import Advisories, AdvisoryStore, DenyFiles, Exclusions, Rules, open_feed
 from proxpi.service import Proxpi, Shutdown
 from proxpi.settings import DEFAULT_VIEW as DEFAULT
 from proxpi.settings import IndexSettings, Settings, SettingsError

@@ -23,6 +23,7 @@ TOP = Path(__file__).parent.parent
 LAYERS = [
     {"simple", "single_flight", "atomic_files", "values", "config", "settings", "metrics"},
     {"upstream"},
+    {"rules"},
     {"index", "files"},
     {"prefetch"},
     {"web"},
@@ -31,7 +32,7 @@ LAYERS = [
     {"tap"},
 ]
 #: Packages of one layer that do not import each other.
-APART = {frozenset({"index", "files"})}
+APART = {frozenset({"index", "files"}), frozenset({"rules", "files"})}
 
 MODULES = sorted((TOP / "proxpi").rglob("*.py"))
 TESTS = sorted(TOP.glob("tests/**/*.py"))

@@ -3,28 +3,17 @@
 Nothing here knows HTTP clients of proxpi, or package files.
 """
 
-from proxpi.index.advisories import Advisories
-from proxpi.index.advisory_feed import open_feed
-from proxpi.index.advisory_store import AdvisoryStore
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
-from proxpi.index.deny_files import DenyFiles
-from proxpi.index.exclusions import Exclusions
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
 from proxpi.index.page_entries import PageEntries
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
-from proxpi.index.rules import Exclusion, Rules
 from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
-    "Advisories",
-    "AdvisoryStore",
     "Breakers",
-    "DenyFiles",
-    "Exclusion",
-    "Exclusions",
     "Index",
     "IndexClient",
     "ListEntries",
@@ -41,7 +30,5 @@ __all__ = [
     "ProjectList",
     "ProjectListCache",
     "Root",
-    "Rules",
     "View",
-    "open_feed",
 ]

@@ -20,7 +20,6 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.exclusions import Exclusions
 from proxpi.index.index_response import IndexPage, StoredResponse
 from proxpi.index.page_store import DOCUMENT, EXTRACTED, RULINGS, Extracted, PageStore, StoredPage
 from proxpi.index.representations import (
@@ -34,8 +33,9 @@ from proxpi.index.representations import (
     update,
 )
 from proxpi.index.revalidation import Entry
-from proxpi.index.rules import Rules
 from proxpi.index.sources import Index, Sources
+from proxpi.rules.exclusions import Exclusions
+from proxpi.rules.rules import Rules
 from proxpi.simple import FileEntry, FileExcluded, ListedFile
 from proxpi.single_flight import Flights, InThread
 

@@ -4,7 +4,7 @@ The functions run in a thread, since a page may have thousands of files; they to
 their arguments and the disk. Listing and bytes follow the same rules, those of :func:`merge`: the
 first index that lists a file name has the file; an index offers no file of a project whose status
 it gives as quarantined (PEP 792). Between :func:`merge` and :func:`render`, the rules exclude files
-(:mod:`proxpi.index.rules`); a :class:`Ruling` tells by which rules, and until when, the rendered
+(:mod:`proxpi.rules.rules`); a :class:`Ruling` tells by which rules, and until when, the rendered
 representations of some sources are right.
 """
 
@@ -28,8 +28,8 @@ from proxpi.index.page_store import (
     StoredPage,
     is_source,
 )
-from proxpi.index.rules import Exclusion, ProjectRules, apply, states_times
 from proxpi.index.sources import Sources
+from proxpi.rules import Exclusion, ProjectRules, apply, states_times
 from proxpi.simple import (
     FileEntry,
     Project,

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from proxpi.index.page_cache import Page
-from proxpi.index.rules import Rules
+from proxpi.rules.rules import Rules
 from proxpi.settings import RuleSettings
 from proxpi.simple import FileExcluded, model
 from proxpi.simple.selectors import selector

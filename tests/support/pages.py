@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from proxpi.index.exclusions import Exclusions
 from proxpi.index.page_cache import Page, PageCache
 from proxpi.index.page_entries import PageEntries
-from proxpi.index.rules import Rules
+from proxpi.rules.exclusions import Exclusions
+from proxpi.rules.rules import Rules
 from proxpi.settings import RuleSettings
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from proxpi.index.deny_files import DenyFiles
-from proxpi.index.rules import Advisories, ProjectRules, Rules
+from proxpi.rules.deny_files import DenyFiles
+from proxpi.rules.rules import Advisories, ProjectRules, Rules
 from proxpi.settings import RuleSettings
 from proxpi.simple import Project, ages, selector
 

@@ -20,8 +20,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
 from proxpi.files import Mirror
-from proxpi.index import Exclusions, ListEntries, PageEntries
+from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
+from proxpi.rules import Exclusions
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses

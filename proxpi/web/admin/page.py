@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
-from proxpi.index import Exclusion, Exclusions
+from proxpi.rules import Exclusion, Exclusions
 from proxpi.simple import names
 from proxpi.web.responses import WholeResponse, document, field
 

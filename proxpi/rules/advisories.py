@@ -36,10 +36,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi import atomic_files, metrics
-from proxpi.index import osv
-from proxpi.index.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed
-from proxpi.index.advisory_store import AdvisoryStore, Copy, Validators
-from proxpi.index.osv import Advisory, FeedDamaged, Listing, Record
+from proxpi.rules import osv
+from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed
+from proxpi.rules.advisory_store import AdvisoryStore, Copy, Validators
+from proxpi.rules.osv import Advisory, FeedDamaged, Listing, Record
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed, all_settled
 
@@ -56,7 +56,7 @@ TIME_INTERVAL = 300.0
 LAG, LONGEST_PAUSE = 3600.0, 3600.0
 
 _FAILURES = (FeedDamaged, UpstreamFailed, OSError)
-_log = Logger(namespace="proxpi.index")
+_log = Logger(namespace="proxpi.rules")
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -9,8 +9,8 @@ from typing import NoReturn
 import attrs
 import pytest
 
-from proxpi.index.advisory_store import AdvisoryStore, Copy
-from proxpi.index.osv import Advisory, Affected, Record
+from proxpi.rules.advisory_store import AdvisoryStore, Copy
+from proxpi.rules.osv import Advisory, Affected, Record
 from tests.support.cases import Case, FolderCase
 
 ALL = ((("introduced", "0"),),)

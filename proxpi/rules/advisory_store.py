@@ -18,8 +18,8 @@ import attrs
 import msgspec
 
 from proxpi import atomic_files
-from proxpi.index import osv
-from proxpi.index.osv import Advisory, Record
+from proxpi.rules import osv
+from proxpi.rules.osv import Advisory, Record
 
 #: The beginning of the file; the number is the version of what follows.
 FORMAT = b"proxpi advisories 1"

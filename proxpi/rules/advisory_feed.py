@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 from werkzeug.http import parse_date
 
-from proxpi.index.osv import ECOSYSTEM, FeedDamaged
+from proxpi.rules.osv import ECOSYSTEM, FeedDamaged
 from proxpi.simple import urls
 from proxpi.single_flight import InThread
 from proxpi.upstream import (

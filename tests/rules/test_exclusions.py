@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxpi.index import exclusions
-from proxpi.index.exclusions import Exclusions
-from proxpi.index.rules import Exclusion
+from proxpi.rules import exclusions
+from proxpi.rules.exclusions import Exclusions
+from proxpi.rules.rules import Exclusion
 from tests.support.counted import Counted
 from tests.support.logs import logged
 
@@ -54,7 +54,7 @@ def test_replaced() -> None:
 def test_counted_once() -> None:
     """A file is counted and logged once for each kind of rule, however often it is noted."""
     found, counted = Exclusions(), Counted()
-    with logged("proxpi.index") as log:
+    with logged("proxpi.rules") as log:
         for _ in range(2):
             found.note("demo", {"demo-1.zip": YOUNG})
             found.note("demo", {"demo-1.zip": YOUNG}, view="cpu")
@@ -71,7 +71,7 @@ def test_many() -> None:
     """Many files that one rule excludes from a page are one line, with their number."""
     found, counted = Exclusions(), Counted()
     files = {f"demo-{number}.zip": aged(-number) for number in range(100)}
-    with logged("proxpi.index") as log:
+    with logged("proxpi.rules") as log:
         found.note("demo", {"bad\n.zip": DENIED, **files})
         found.note("demo", {**files, "new.zip": YOUNG})
     first = (

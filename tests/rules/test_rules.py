@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from proxpi.index.rules import Exclusion, apply, states_times
+from proxpi.rules.rules import Exclusion, apply, states_times
 from proxpi.simple import render_html, render_json
 from tests.support.parsing import in_json
 from tests.support.rules import a_page, project_rules, rules
@@ -406,7 +406,7 @@ def test_compiled_once() -> None:
 
 def test_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests for any number of names take no more memory than a number of names that is set."""
-    monkeypatch.setattr("proxpi.index.rules.MOST_COMPILED", 2)
+    monkeypatch.setattr("proxpi.rules.rules.MOST_COMPILED", 2)
     found = rules(exclude_newer="7 days")
     first = found.of("a")
     for name in "abc":

@@ -13,10 +13,10 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from proxpi import metrics
-from proxpi.index import advisories
-from proxpi.index.advisories import Advisories
-from proxpi.index.advisory_feed import open_feed
-from proxpi.index.advisory_store import AdvisoryStore
+from proxpi.rules import advisories
+from proxpi.rules.advisories import Advisories
+from proxpi.rules.advisory_feed import open_feed
+from proxpi.rules.advisory_store import AdvisoryStore
 from tests.support.advisories import ARCHIVE, FEED, LISTING, Entries, affected, modified
 from tests.support.agent import MemoryAgent, Reply
 from tests.support.cases import FolderCase, at_once
@@ -101,7 +101,7 @@ class FirstTests(AdvisoriesCase):
     def test_archive(self) -> None:
         """The first refresh reads the archive, and the list; no entry alone."""
         assert self.advisories.of("evil") == ()
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.advisories.start()
         assert [each.url for each in self.agent.asked] == [ARCHIVE, LISTING]
         assert self.told == [["evil", "worse"]]
@@ -149,7 +149,7 @@ class FirstTests(AdvisoriesCase):
     def test_no_feed(self) -> None:
         """A URL with nothing below it is a failure that names it; nothing is excluded."""
         self.agent.script.clear()
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.advisories.start()
         assert "files are served without them" in log.text
         assert ARCHIVE in (self.problem or "")
@@ -316,7 +316,7 @@ class FailureTests(AdvisoriesCase):
     def test_outage(self) -> None:
         """In an outage the entries count as before; one line says so, and one that it is over."""
         self.agent.at(LISTING, ConnectionRefusedError())
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.wait()
             for _ in range(40):
                 self.wait()
@@ -325,7 +325,7 @@ class FailureTests(AdvisoriesCase):
         assert "those of 10 minutes ago are used" in log.text
         assert self.advisories.age == 41 * INTERVAL
         assert self.advisories.gauges()[metrics.ADVISORIES_AGE] == 41 * INTERVAL
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.refresh()
         assert (self.problem, self.advisories.age) == (None, 0.0)
         assert log.text.count("refreshed again") == 1
@@ -436,7 +436,7 @@ class FailureTests(AdvisoriesCase):
         (own / "advisories").unlink()
         (own / "advisories").mkdir()
         self.entries.put("MAL-2026-3", affected("good"), day=3)
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.refresh()
             self.refresh()
         assert log.text.count("cannot be stored") == 1
@@ -470,7 +470,7 @@ class RestartTests(AdvisoriesCase):
         self.clock.advance(7200)
         self.build()
         assert self.excludes("evil") == ["MAL-2026-1"]
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.advisories.start()
         assert "2 entries, 2 hours old" in log.text
         assert "those of 2 hours ago are used" in log.text
@@ -487,7 +487,7 @@ class RestartTests(AdvisoriesCase):
     def test_offline_from_the_start(self) -> None:
         """Offline, without stored entries, one line says that there will be none."""
         (self.folder / ".proxpi" / "advisories").unlink()
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.restart(offline=True)
         assert "never while proxpi is offline" in log.text
         assert self.advisories.of("evil") == ()

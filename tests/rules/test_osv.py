@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import InvalidVersion, Version
 
-from proxpi.index import osv
-from proxpi.index.osv import Advisory, FeedDamaged, Listing, Record
+from proxpi.rules import osv
+from proxpi.rules.osv import Advisory, FeedDamaged, Listing, Record
 from tests.support.advisories import Entries, affected, document, in_range
 
 SHA256 = "5f" * 32

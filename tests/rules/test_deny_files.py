@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.index import deny_files
-from proxpi.index.deny_files import INTERVAL, DenyFiles, Unusable, concerned, parse
+from proxpi.rules import deny_files
+from proxpi.rules.deny_files import INTERVAL, DenyFiles, Unusable, concerned, parse
 from proxpi.settings import SettingsError
 from tests.support.cases import FolderCase, at_once
 from tests.support.logs import Log, logged
@@ -83,7 +83,7 @@ class Watched(FolderCase):
         return files
 
     def look(self) -> Log:
-        with logged("proxpi.index") as log:
+        with logged("proxpi.rules") as log:
             self.clock.advance(INTERVAL)
         return log
 

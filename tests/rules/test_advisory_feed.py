@@ -9,8 +9,8 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import advisory_feed
-from proxpi.index.advisory_feed import (
+from proxpi.rules import advisory_feed
+from proxpi.rules.advisory_feed import (
     DocumentMissing,
     Feed,
     Fetched,
@@ -18,7 +18,7 @@ from proxpi.index.advisory_feed import (
     WebFeed,
     open_feed,
 )
-from proxpi.index.osv import FeedDamaged
+from proxpi.rules.osv import FeedDamaged
 from proxpi.upstream import SizeLimit, UpstreamFailed
 from tests.support.advisories import FEED, LISTING
 from tests.support.agent import MemoryAgent, Reply

@@ -21,7 +21,7 @@ import attrs
 from twisted.logger import Logger
 
 from proxpi import metrics
-from proxpi.index.rules import Exclusion
+from proxpi.rules.rules import Exclusion
 from proxpi.simple import printable
 
 #: Files that are kept, of all projects together. The project noted last is kept as a whole.
@@ -29,7 +29,7 @@ MOST_FILES = 10_000
 #: New files of one page and one rule that have a line each.
 MOST_LINES = 3
 
-_log = Logger(namespace="proxpi.index")
+_log = Logger(namespace="proxpi.rules")
 
 
 @attrs.define(eq=False)

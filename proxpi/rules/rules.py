@@ -37,7 +37,7 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 from packaging.version import Version
 
-from proxpi.index.deny_files import Denial, DenyFiles
+from proxpi.rules.deny_files import Denial, DenyFiles
 from proxpi.settings import RuleSettings
 from proxpi.simple import FileEntry, Project, Selector, ages, names, printable, versions
 

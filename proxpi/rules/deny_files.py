@@ -34,7 +34,7 @@ INTERVAL = 5.0
 #: Bytes of the largest file that is read.
 LIMIT = 64 * 1024 * 1024
 
-_log = Logger(namespace="proxpi.index")
+_log = Logger(namespace="proxpi.rules")
 
 
 class Unusable(ValueError):
