@@ -32,7 +32,7 @@ def max_age(remaining: float) -> int:
     return int(max(0.0, min(float(MAX_AGE), remaining)))
 
 
-def is_refresh(cache_control: str | None, user_agent: str | None) -> bool:
+def is_refresh(cache_control: str, user_agent: str | None) -> bool:
     """Return whether a request for a page is a refresh: it wants the page to be revalidated now.
 
     =============================  ===================  ===========================================
@@ -42,13 +42,11 @@ def is_refresh(cache_control: str | None, user_agent: str | None) -> bool:
     ``max-age=0`` among others     ``pip/26.2``, newer  yes: ``pip --refresh-package``
     ``max-age=0`` among others     any other            no: older pips send it for each page, and
                                                         browsers with each reload
-    any other, or none             any                  no
+    any other                      any                  no
     =============================  ===================  ===========================================
 
     ``Pragma`` does not count: it is deprecated (RFC 9111, 5.4).
     """
-    if cache_control is None:
-        return False
     directives = {each.strip(" \t") for each in cache_control.lower().split(",")}
     if "no-cache" in directives:
         return True

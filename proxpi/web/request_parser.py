@@ -36,6 +36,8 @@ MAX_ALIAS = 2048
 KEY_FIELDS = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
 #: Fields with which the response cache answers no request.
 _UNCACHED = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+#: Other fields that are interpreted.
+_OTHERS = (b"host", b"connection", b"cache-control", b"user-agent")
 #: Method, target, and the fields of :data:`KEY_FIELDS`: what a cached response depends on.
 CacheKey: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
 
@@ -48,11 +50,9 @@ _HEAD = re.compile(
 )
 #: The fields that are interpreted, with the blanks around their values.
 _INTERPRETED = re.compile(
-    rb"^(%b):(.*)\r$"
-    % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), b"host", b"connection", b"cache-control")),
+    rb"^(%b):(.*)\r$" % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), *_OTHERS)),
     re.IGNORECASE | re.MULTILINE,
 )
-_USER_AGENT = re.compile(rb"^user-agent:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 _REQUEST_LINE = re.compile(_LINE)
 _NAME = re.compile(_TOKEN + rb"+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
@@ -144,7 +144,7 @@ def parse(raw: bytes) -> Head:
         and len(raw) <= MAX_ALIAS
         and authority is None
         and _UNCACHED.isdisjoint(interpreted)
-        and not (b"cache-control" in interpreted and _is_refresh(target, interpreted, block))
+        and not (b"cache-control" in interpreted and _is_refresh(target, interpreted))
     ):
         selecting = tuple(
             [b", ".join(interpreted[name]) if name in interpreted else None for name in KEY_FIELDS]
@@ -163,15 +163,13 @@ def cache_key(data: bytes) -> CacheKey | None:
         return None
 
 
-def _is_refresh(target: bytes, interpreted: dict[bytes, list[bytes]], block: bytes) -> bool:
+def _is_refresh(target: bytes, interpreted: dict[bytes, list[bytes]]) -> bool:
     """Return whether a request is a refresh of a page or list, whose paths end with a slash."""
     if not target.partition(b"?")[0].endswith(b"/"):
         return False
-    agents = [value.strip(b" \t") for value in _USER_AGENT.findall(block)]
-    cache_control, user_agent = (
-        b", ".join(values).decode("latin-1") for values in (interpreted[b"cache-control"], agents)
-    )
-    return caching.is_refresh(cache_control, user_agent)
+    cache_control = b", ".join(interpreted[b"cache-control"])
+    user_agent = b", ".join(interpreted.get(b"user-agent", []))
+    return caching.is_refresh(cache_control.decode("latin-1"), user_agent.decode("latin-1"))
 
 
 def check_beginning(data: bytes | bytearray) -> None:

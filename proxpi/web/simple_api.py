@@ -81,9 +81,9 @@ class SimpleApi(Resource):
         headers = {"Content-Type": media_type.content_type, **responses.NO_SNIFF}
         if compressed:
             headers["Content-Encoding"] = "gzip"
-        refresh = caching.is_refresh(
-            field(request, b"Cache-Control"), field(request, b"User-Agent")
-        )
+        cache_control, refresh = field(request, b"Cache-Control"), False
+        if cache_control is not None:
+            refresh = caching.is_refresh(cache_control, field(request, b"User-Agent"))
         found: Page | ProjectList | None
         if isinstance(route, ListRoute):
             found = self._projects.ready(*variant, refresh=refresh)

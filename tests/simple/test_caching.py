@@ -47,7 +47,7 @@ def test_refresh_of_clients() -> None:
     """What real clients send for a page is a refresh exactly if they were told to refresh."""
     for cache_control, client, told in SENT:
         user_agent = client + ' {"ci":null,"cpu":"x86_64","python":"3.11.7"}'
-        assert is_refresh(cache_control, user_agent) is told
+        assert (cache_control is not None and is_refresh(cache_control, user_agent)) is told
 
 
 def test_refresh() -> None:
