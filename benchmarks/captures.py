@@ -25,7 +25,7 @@ from urllib.parse import urljoin
 import attrs
 from stand_ins import StandIn, stand_in
 
-from proxpi.files.wheel_archive import NoUsableMetadata, SparseFile, core_metadata
+from proxpi.archives import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.settings import SETTINGS
 
 _JSON = "application/vnd.pypi.simple.v1+json"

@@ -21,7 +21,8 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 LAYERS = [
-    {"simple", "single_flight", "atomic_files", "values", "config", "settings", "metrics"},
+    {"simple", "single_flight", "atomic_files", "archives", "local_files"}
+    | {"values", "config", "settings", "metrics"},
     {"upstream"},
     {"rules"},
     {"index", "files"},

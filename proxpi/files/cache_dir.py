@@ -36,11 +36,11 @@ from proxpi import atomic_files
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
-from proxpi.files.layout import Identity
 from proxpi.files.quota import BATCH, DeletionQueue, Quota, Reservation, ScanRunning, TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Digests, VerifiedFile, check, compare, digest_of_url
+from proxpi.local_files import Identity
 from proxpi.single_flight import InThread
 
 #: Bytes of a partial file that are gathered before they are written.

@@ -29,8 +29,8 @@ import msgspec
 from msgspec.structs import replace
 
 from proxpi import metrics
-from proxpi.files.layout import Identity
 from proxpi.files.verify import VerifiedFile
+from proxpi.local_files import Identity
 
 #: The version of the document.
 VERSION = 3

@@ -15,9 +15,9 @@ import attrs
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
+from proxpi.archives import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
-from proxpi.files.wheel_archive import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
 

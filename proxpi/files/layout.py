@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import attrs
-import msgspec
 
 from proxpi import atomic_files
+from proxpi.local_files import Identity
 from proxpi.simple import names
 
 #: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
@@ -55,18 +55,6 @@ _RESERVED_NAME = re.compile(re.escape(RESERVED) + "[0-9a-f]{16}")
 _CACHE_PATH = re.compile(
     rf"[a-z0-9-]+(?:/(?!\.\.?(?:/|\Z)|{re.escape(RESERVED)})[^/]+)+(?<!{re.escape(ORIGINAL_PARTIAL)})"
 )
-
-
-class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Inode, size and ctime: equal if the file has not been replaced or written."""
-
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
-        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 @attrs.frozen

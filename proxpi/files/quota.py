@@ -35,7 +35,8 @@ from proxpi import metrics
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
-from proxpi.files.layout import RESERVED, Identity
+from proxpi.files.layout import RESERVED
+from proxpi.local_files import Identity
 from proxpi.single_flight import InThread
 
 #: Files that are renamed, and unlinked, at once.

@@ -13,8 +13,9 @@ import msgspec
 from twisted.logger import Logger
 from werkzeug.http import http_date
 
-from proxpi.files.layout import Identity, open_file
+from proxpi.files.layout import open_file
 from proxpi.files.resolver import FileReference
+from proxpi.local_files import Identity
 from proxpi.simple import urls
 
 #: Bytes of a found file that are read at once.

@@ -21,14 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
-from proxpi.files.cached_files import CachedFiles
-from proxpi.files.downloads import SMALL, Downloads
-from proxpi.files.passthrough import RangeClient, RangeNotServed
-from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import FileReference, Gone, file_reference
-from proxpi.files.verify import Digests, Mismatch, compare
-from proxpi.files.wheel_archive import (
+from proxpi.archives import (
     LIMIT,
     NoUsableMetadata,
     PieceMissing,
@@ -36,6 +29,13 @@ from proxpi.files.wheel_archive import (
     core_metadata,
     read_pieces,
 )
+from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cached_files import CachedFiles
+from proxpi.files.downloads import SMALL, Downloads
+from proxpi.files.passthrough import RangeClient, RangeNotServed
+from proxpi.files.quota import TooLarge
+from proxpi.files.resolver import FileReference, Gone, file_reference
+from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, InThread, WaitTimeout
 from proxpi.upstream import Offline, UpstreamFailed

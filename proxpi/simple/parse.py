@@ -18,7 +18,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import listed_files, urls
+from proxpi.simple import filenames, listed_files, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import FileEntry, Project, SkippedLinks
 
@@ -38,11 +38,6 @@ _MARKS = ((BOM_UTF8, "utf-8"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"
 
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
 _META_NOT_PASSED_ON = {"api-version", "namespaces", "tracks"}
-
-_SUFFIXES = (
-    *(".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar.z", ".tar", ".egg"),
-    *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
-)
 
 #: Bytes of images and archives that no text has.
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -289,5 +284,5 @@ def _is_distribution(anchor: Anchor, name: str) -> bool:
     return bool(filename) and (
         bool(listed_files.digests_in(fragment))
         or canonicalize_name(filename).startswith(name + "-")
-        or (filename.lower().endswith(_SUFFIXES) and anchor.text.strip() == filename)
+        or (filename.lower().endswith(filenames.SUFFIXES) and anchor.text.strip() == filename)
     )

@@ -126,6 +126,8 @@ def public(url: str) -> str:
     an empty port, as of a password that begins with a slash), only the text behind the last ``@``
     is left.
     """
+    if url.startswith("file:///"):  # it has no server, so no user, and an "@" in it is a name's
+        return without_fragment(url)
     start, end = _authority(url)
     try:
         origin(url)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.files.eviction_index import MAX_USES, VERSION, EvictionIndex, value
-from proxpi.files.layout import Identity
 from proxpi.files.verify import VerifiedFile
+from proxpi.local_files import Identity
 
 PATHS = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(

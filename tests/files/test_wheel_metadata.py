@@ -10,7 +10,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
-from proxpi.files import wheel_archive, wheel_metadata
+from proxpi import archives
+from proxpi.files import wheel_metadata
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
 from proxpi.files.resolver import MissingUpstream
@@ -339,9 +340,9 @@ class Cached(MirrorCase):
             self.prefetch(wheel, None, None)
             assert self.metadata() is None
         self.prefetch(WHEEL, METADATA, True)
-        self.put(wheel_archive, "LIMIT", len(METADATA) - 1)
+        self.put(archives, "LIMIT", len(METADATA) - 1)
         assert self.metadata() is None
-        self.put(wheel_archive, "LIMIT", len(WHEEL))
+        self.put(archives, "LIMIT", len(WHEEL))
         self.pages.known.clear()
         assert self.metadata() is None
         assert not self.mirror.is_cached("demo", NAME)

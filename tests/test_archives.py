@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import struct
+import tarfile
 import zipfile
 from functools import partial
 from unittest import mock
@@ -11,16 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.wheel_archive import (
+from proxpi.archives import (
     LIMIT,
     NoUsableMetadata,
     PieceMissing,
     SparseFile,
     core_metadata,
     read_pieces,
+    requires_python,
+    source_metadata,
 )
 from proxpi.files.wheel_metadata import ARCHIVE_TAIL, STEP
 from tests.support.archives import AT_THE_START, MEMBER, METADATA, PADDING, WHEEL, archive
+from tests.support.distributions import make_sdist
 from tests.support.growth import assert_linear
 from tests.support.mirrors import NAME
 
@@ -204,3 +212,86 @@ def test_a_hostile_directory_takes_linear_time(name: bytes, extra: bytes) -> Non
             read(data)
 
     assert_linear(work, made, 1_000 if len(name + extra) < 1_000 else 8)
+
+
+SDIST = make_sdist("demo", "1.0")
+PKG_INFO = b"Metadata-Version: 2.2\nName: demo\n"
+
+
+def read_source(data: bytes, filename: str = SDIST.filename) -> bytes:
+    return source_metadata(io.BytesIO(data), len(data), filename)
+
+
+def tar(*members: tuple[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as made:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_source_distributions() -> None:
+    """The metadata of a source distribution is read out of each kind of archive, and of an egg."""
+    plain = tar(("demo-1.0/x/PKG-INFO", b"other"), ("demo-1.0/PKG-INFO", PKG_INFO))
+    packed = {
+        "demo-1.0.tar.gz": gzip.compress(plain),
+        "demo-1.0.TGZ": gzip.compress(plain),
+        "demo-1.0.tar.bz2": bz2.compress(plain),
+        "demo-1.0.tar": plain,
+        "demo-1.0.zip": archive(("demo-1.0/x/PKG-INFO", b"other"), ("demo-1.0/PKG-INFO", PKG_INFO)),
+        "demo-1.0-py3.11.egg": archive(("EGG-INFO/PKG-INFO", PKG_INFO)),
+    }
+    for filename, data in packed.items():
+        assert read_source(data, filename) == PKG_INFO, filename
+    assert requires_python(read_source(SDIST.data)) == ">=3.8"
+
+
+def test_unfit_source_distributions() -> None:
+    """An archive that is damaged, unusual, or without metadata gives none."""
+    plain = tar(("demo-1.0/PKG-INFO", PKG_INFO))
+    long = bytes(LIMIT + 1)
+    unfit = {
+        "demo-1.0.tar.xz": lzma.compress(plain),
+        "demo-1.0.exe": plain,
+        "demo-1.0.tar": plain[:520],
+        "demo-1.1.tar": tar(("demo-1.0/setup.py", b"")),
+        "demo-1.2.tar": tar(("demo-1.0/PKG-INFO", long)),
+        "demo-1.3.tar": b"",
+        "demo-1.0.tar.gz": gzip.compress(plain)[:60],
+        "demo-1.1.tar.gz": b"no archive",
+        "demo-1.0.zip": archive(("demo-1.0/setup.py", b"")),
+        "demo-1.1.zip": archive(("demo-1.0/PKG-INFO", long)),
+        "demo-1.2.zip": b"no archive",
+    }
+    for filename, data in unfit.items():
+        with pytest.raises(NoUsableMetadata):
+            read_source(data, filename)
+
+
+def test_source_distribution_that_grows() -> None:
+    """No more is unpacked than bounds allow, however far the metadata lies behind."""
+    bomb = tar(("demo-1.0/zeros", bytes(1 << 20)), ("demo-1.0/PKG-INFO", PKG_INFO))
+    with mock.patch("proxpi.archives.UNPACKED", 1 << 19), pytest.raises(NoUsableMetadata):
+        read_source(gzip.compress(bomb))
+    many = tar(*((f"demo-1.0/{number}", b"") for number in range(9)), ("d/PKG-INFO", PKG_INFO))
+    with mock.patch("proxpi.archives.MEMBERS", 9), pytest.raises(NoUsableMetadata):
+        read_source(gzip.compress(many))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (b"Name: demo\nRequires-Python: >=3.8,<4\nSummary: x\n", ">=3.8,<4"),
+        (b"Name: demo\r\nrequires-python:~=3.9 \r\n\r\nText", "~=3.9"),
+        (b"Name: demo\n\nRequires-Python: >=3.8\n", None),
+        (b"Requires-Python: \nName: demo", None),
+        (b"Requires-Python: >=3\x07\n", None),
+        (b"Requires-Python: " + b"9" * 501, None),
+        (b"", None),
+    ],
+)
+def test_requires_python(metadata: bytes, expected: str | None) -> None:
+    """The field is read from the head alone, and passed on as it is stated."""
+    assert requires_python(metadata) == expected
