@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from proxpi.files import (
     Downloads,
     EvictionIndex,
     Extraction,
+    FolderFiles,
     Mirror,
     ProjectPages,
     Quota,
@@ -45,6 +46,7 @@ from proxpi.files import (
 )
 from proxpi.index import (
     Breakers,
+    FolderIndex,
     Index,
     IndexClient,
     ListEntries,
@@ -58,6 +60,7 @@ from proxpi.index import (
     Root,
     View,
 )
+from proxpi.local_files import is_local, path_of
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.prefetch import Prefetcher
@@ -128,7 +131,8 @@ def build(
     :param access: writes a line of the access log
     :param agent: sends requests to upstreams in place of the real agent
     :param wall: gives the seconds since the epoch, for the rules
-    :raises SettingsError: for a proxy, certificates, or a file of rules that cannot be used
+    :raises SettingsError: for a proxy, certificates, a file of rules, or the folder of an index
+        that cannot be used
     """
     ttls = [index.ttl for index in settings.indexes]
     # A page that is stale at once would be requested again, and clients need the only connection.
@@ -140,11 +144,11 @@ def build(
     upstream_for = partial(
         _upstream, settings, reactor, environment, proxies=proxies, pool=pool, agent=agent
     )
-    upstream = upstream_for(
-        settings.index_urls, netrc=netrc, certificate=settings.client_cert is not None
-    )
+    index_urls = [url for url in settings.index_urls if not is_local(url)]
+    upstream = upstream_for(index_urls, netrc=netrc, certificate=settings.client_cert is not None)
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
+    folders = index_folders(settings, folder)
     cache_dir = cache_folder(
         folder,
         settings.cache_size,
@@ -156,9 +160,18 @@ def build(
     )
     # More threads at work would only contend with the reactor for the interpreter lock.
     in_thread = Share(resources.pages, THREADS // 2)
+    errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
+    # A folder on a disk that hangs must not keep the threads for cached files.
+    folder_threads = Share(resources.reads, THREADS // 2)
     members = Members(
         [
-            Member(index_client(each, upstream, reactor, in_thread), each.projects, each.owns)
+            Member(
+                folder_index(each, reactor, wall, folder_threads, cache_dir.own, errors)
+                if is_local(each.url)
+                else index_client(each, upstream, reactor, in_thread),
+                each.projects,
+                each.owns,
+            )
             for each in settings.indexes
         ]
     )
@@ -172,7 +185,7 @@ def build(
     if settings.rules.advisories == "malicious":
         # A client of its own: neither the login of indexes nor a way into their network is for it.
         feed_url = settings.rules.advisories_url
-        feed_urls = () if feed_url.startswith("file:") else (feed_url,)
+        feed_urls = () if is_local(feed_url) else (feed_url,)
         feed_upstream = upstream_for(feed_urls, netrc=attrs.evolve(netrc, default=None))
         feed = open_feed(feed_url, feed_upstream, resources.reads)
         advisories = Advisories(
@@ -184,7 +197,6 @@ def build(
             wall=wall,
         )
     rules, exclusions = Rules(settings.rules, deny_files, advisories), Exclusions(wall)
-    errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     entries = PageEntries(
         indexes=members.indexes,
         clock=reactor,
@@ -212,6 +224,7 @@ def build(
         timeout=settings.download_timeout,
         stream=settings.slow_download == "stream",
         ttl=ttls[0],
+        folders=folders,
     )
 
     mirrors = {name: mirror.in_view(Resolver(each)) for name, each in pages.items()}
@@ -339,12 +352,14 @@ def file_mirror(
     timeout: float,
     stream: bool,
     ttl: float,
+    folders: Sequence[str] = (),
 ) -> Mirror:
     """
     Make the file mirror with its parts.
 
     :param timeout: seconds that a client waits for a file before a redirect; `stream` allows none
     :param ttl: seconds for which a cached file without a digest is fresh
+    :param folders: paths of the folders that are indexes, each with a slash at its end
     """
     ranges = RangeClient(upstream)
     extraction = Extraction(cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock))
@@ -352,6 +367,7 @@ def file_mirror(
         upstream=upstream,
         cache_dir=cache_dir,
         extraction=extraction,
+        folder_files=FolderFiles(folders, in_thread),
         clock=clock,
         checks=Flights(clock),
         revalidations=Flights(clock),
@@ -390,7 +406,7 @@ def file_mirror(
 def index_client(
     settings: IndexSettings, upstream: UpstreamClient, clock: Any, in_thread: InThread
 ) -> Index:
-    """Make the client of an index, by the scheme of its URL."""
+    """Make the client of an index on a web server."""
     url = settings.url
     return IndexClient(
         name=settings.name,
@@ -400,6 +416,45 @@ def index_client(
         in_thread=in_thread,
         breakers=Breakers(urls.public(url), clock),
         root=Root(url, upstream, clock),
+    )
+
+
+def index_folders(settings: Settings, cache: Path) -> list[str]:
+    """
+    Return the paths of the folders that are indexes, each with a slash at its end.
+
+    :raises SettingsError: for one in the cache folder, since evictions and ``DELETE`` remove files
+        there
+    """
+    folders = [path_of(url) for url in settings.index_urls if is_local(url)]
+    for each in folders:
+        if Path(each).resolve().is_relative_to(cache.resolve()):
+            raise SettingsError(
+                f"the folder {each!r} of an index lies in the cache folder {str(cache)!r}, "
+                "where proxpi removes files; one outside of it is accepted"
+            )
+    return folders
+
+
+def folder_index(
+    settings: IndexSettings,
+    clock: Any,
+    wall: Callable[[], float],
+    in_thread: InThread,
+    own: Path,
+    errors: ThrottledLog,
+) -> Index:
+    """Make the index of a folder; `own`: where it remembers what it has read."""
+    return FolderIndex(
+        name=settings.name,
+        url=settings.url,
+        ttl=settings.ttl,
+        breakers=Breakers(urls.public(settings.url), clock),
+        clock=clock,
+        wall=wall,
+        in_thread=in_thread,
+        store=own / "folders",
+        errors=errors,
     )
 
 

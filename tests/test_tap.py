@@ -339,6 +339,15 @@ class Refused(TapCase):
         denied.write_text("evil\n")
         self.stop(self.start(f"--config={config}"))
 
+    def test_folder_in_the_cache(self) -> None:
+        """The folder of an index is none of the cache folder, where evictions would remove it."""
+        (self.folder / "link").symlink_to(self.folder / "cache")
+        cache, wheels = f"--cache-dir={self.folder}/cache", f"--index-url=file://{self.folder}"
+        for path in ("cache", "cache/wheels", "link/wheels"):
+            text = self.refusal(partial(self.make, cache, f"{wheels}/{path}"))
+            assert f"'{self.folder}/{path}/'" in text and "accepted" in text
+        self.make(cache, f"{wheels}/cached")
+
     def test_forward_proxy(self) -> None:
         """A proxy that cannot be used ends the start as a setting does, its password hidden."""
         os.environ["all_proxy"] = "socks5://user:secret@proxy.example:1080"

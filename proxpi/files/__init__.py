@@ -8,6 +8,7 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import CachedResponses, EvictionIndex
 from proxpi.files.extraction import Extraction
+from proxpi.files.folder_files import FolderFiles
 from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
@@ -29,6 +30,7 @@ __all__ = [
     "Extraction",
     "FileHead",
     "FileReference",
+    "FolderFiles",
     "Mirror",
     "MissingUpstream",
     "OpenFile",

@@ -25,7 +25,7 @@ from contextlib import suppress
 from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from urllib.parse import unquote
 
 import attrs
@@ -126,42 +126,89 @@ def reopen(file: BinaryIO | FileIO) -> BinaryIO:
     return open(os.dup(file.fileno()), "rb", buffering=0)
 
 
+class Location(Protocol):
+    """Where an open file lies, by its name.
+
+    :ivar cache_path: tells it from other files, in the cache folder and elsewhere
+    :ivar identity: that of the open file
+    """
+
+    @property
+    def cache_path(self) -> str: ...
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def status(self) -> os.stat_result:
+        """Return the status of what lies there now, or raise `OSError`."""
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the file is the verified one."""
+
+    def acquire(self) -> None:
+        """Note that it is being sent, and `release` that it is not any more."""
+
+    def release(self) -> None: ...
+
+    def mark_unverified(self) -> None: ...
+
+
 @attrs.frozen
 class Cached:
-    """Which cached file an open file is; `path`: its whole path."""
+    """The location of a cached file; `path`: its whole path."""
 
     eviction_index: EvictionIndex
     cache_path: str
     path: str
     identity: Identity
 
+    def status(self) -> os.stat_result:
+        return os.lstat(self.path)
+
+    @property
+    def is_verified(self) -> bool:
+        verified = self.eviction_index.verified(self.cache_path)
+        return verified is not None and verified.identity == self.identity
+
+    def acquire(self) -> None:
+        self.eviction_index.acquire(self.cache_path)
+
+    def release(self) -> None:
+        self.eviction_index.release(self.cache_path)
+
+    def mark_unverified(self) -> None:
+        self.eviction_index.mark_unverified(self.cache_path, self.identity)
+
 
 @attrs.define(eq=False)
 class OpenFile:
-    """An open file. It can be read to its end, even once its cache path is gone.
+    """An open file. It can be read to its end, even once its name is gone.
 
     :ivar has_digest: whether it was verified by a digest, not by its size alone
-    :ivar cached: ``None`` for a file without a name
+    :ivar location: ``None`` for a file without a name
     :ivar fetched: whether it was fetched for the request that gets it
     :ivar is_kept: whether the response cache keeps it; else it is being sent, and not evicted
+    :ivar in_folder: whether it comes from a folder that is an index
     """
 
     file: BinaryIO
     size: int
     sha256: str
     has_digest: bool = True
-    cached: Cached | None = None
+    location: Location | None = None
     fetched: bool = False
     is_kept: bool = False
+    in_folder: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.cached is not None and not self.is_kept:
-            self.cached.eviction_index.acquire(self.cached.cache_path)
+        if self.location is not None and not self.is_kept:
+            self.location.acquire()
 
     @property
     def cache_path(self) -> str:
         """Its cache path; empty for a file without a name."""
-        return self.cached.cache_path if self.cached is not None else ""
+        return self.location.cache_path if self.location is not None else ""
 
     def read(self, start: int, count: int) -> bytes:
         return os.pread(self.file.fileno(), count, start)
@@ -171,31 +218,29 @@ class OpenFile:
 
     def keep(self) -> OpenFile | None:
         """Open the file to be kept; ``None`` if it is not the verified file any more."""
-        if self.cached is not None:
-            verified = self.cached.eviction_index.verified(self.cached.cache_path)
-            if verified is not None and verified.identity == self.cached.identity:
-                return self.share(is_kept=True)
+        if self.location is not None and self.location.is_verified:
+            return self.share(is_kept=True)
         return None
 
     def unchanged(self) -> bool:
-        """Return whether the same file still lies at its cache path, if it has one."""
+        """Return whether the same file still lies at its location, if it has one."""
         try:
-            cached = self.cached
-            return cached is None or Identity.of(os.lstat(cached.path)) == cached.identity
+            location = self.location
+            return location is None or Identity.of(location.status()) == location.identity
         except OSError:
             return False
 
     def mark_unverified(self) -> None:
         """Have the cached file verified before it is served again: it cannot be read."""
-        if self.cached is not None:
-            self.cached.eviction_index.mark_unverified(self.cached.cache_path, self.cached.identity)
+        if self.location is not None:
+            self.location.mark_unverified()
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""
         if not self.file.closed:
             self.file.close()
-            if self.cached is not None and not self.is_kept:
-                self.cached.eviction_index.release(self.cached.cache_path)
+            if self.location is not None and not self.is_kept:
+                self.location.release()
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -7,7 +7,7 @@ upstream had it last. Then it is *stale*: the next request asks the upstream wit
 (RFC 9110 13.1), or the date of its response; clients wait some seconds for that, then they get the
 cached version. If the upstream has another version, the cached one is *outdated*: it is downloaded
 anew, and served only where that fails. A found file is stale at once. One without any date stays
-fresh.
+fresh. A file in a folder that is an index is not cached, but served from there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import is_whole, validators_of
+from proxpi.files.folder_files import FolderFiles
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, WaitTimeout
@@ -43,6 +44,7 @@ class CachedFiles:
     _upstream: UpstreamClient
     _cache_dir: CacheDir
     _extraction: Extraction
+    folder_files: FolderFiles
     _clock: IReactorTime
     _checks: Flights[FileReference, bool]
     _revalidations: Flights[FileReference, None]
@@ -50,11 +52,19 @@ class CachedFiles:
     _outdated: set[FileReference] = attrs.field(init=False, factory=set)
 
     def ready(self, reference: FileReference) -> OpenFile | None:
-        """Open a file that is verified and fresh, without waiting."""
+        """Open a file that is verified and fresh, or lies in a folder, without waiting."""
+        if reference.in_folder:
+            return self.folder_files.ready(reference)
         return self._open(reference) if self._is_fresh(reference) else None
 
     async def open(self, reference: FileReference) -> OpenFile | None:
-        """Open a file that is not outdated, once it is verified and, if stale, revalidated."""
+        """
+        Open a file that is not outdated, once it is verified and, if stale, revalidated.
+
+        One in a folder that is an index is opened there, or raises `Gone` or `UpstreamFailed`.
+        """
+        if reference.in_folder:
+            return await self.folder_files.open(reference)
         await self.verify(reference)
         if reference not in self._outdated and not self._is_fresh(reference):
             flight = self._revalidations.join(reference, lambda: self._revalidate(reference))

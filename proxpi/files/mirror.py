@@ -4,10 +4,11 @@ A request *hits* the cache, or joins the download of its file, or starts it. At 
 client is *redirected* upstream; the download continues. Where redirects are off
 (``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client *follows* the
 download; a file that cannot be cached *passes through*, and so does a range of a file that is not
-cached. If a file is gone, a fresh page gives its URL first (signed URLs expire); if that fails too,
-the client is redirected. A file that may change under its name (:func:`proxpi.simple.may_change`)
-is as fresh as its page: a stale page is revalidated before the file is served, and so is one whose
-digest the file has not. A failure is not remembered: the next request tries again.
+cached. A file in a folder that is an index is always sent from there. If a file is gone, a fresh
+page gives its URL first (signed URLs expire); if that fails too, the client is redirected. A file
+that may change under its name (:func:`proxpi.simple.may_change`) is as fresh as its page: a stale
+page is revalidated before the file is served, and so is one whose digest the file has not. A
+failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
@@ -183,6 +184,10 @@ class Mirror:
         """Seconds for which a file stays what it is: without end, unless it may change."""
         return self._resolver.remaining(name, filename)
 
+    def page_remaining(self, name: str) -> float:
+        """Seconds for which the page of a project stays fresh."""
+        return self._resolver.page_remaining(name)
+
     def in_view(self, resolver: Resolver) -> Mirror:
         """Return the mirror of another view, which shares cache folder and downloads."""
         return attrs.evolve(self, resolver=resolver)
@@ -231,10 +236,12 @@ class Mirror:
         return found
 
     def is_cached(self, name: str, filename: str) -> bool:
-        """Whether a file is cached, if only unverified; this counts as no use."""
+        """Whether a file is cached, if only unverified, or in a folder; this counts as no use."""
         reference = self._resolver.known(name, filename)
         return reference is not None and (
-            self._cache_dir.verified(reference) is not None or self._cache_dir.found(reference)
+            reference.in_folder
+            or self._cache_dir.verified(reference) is not None
+            or self._cache_dir.found(reference)
         )
 
     async def metadata(self, name: str, filename: str) -> bytes | None:

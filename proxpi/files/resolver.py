@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.files.layout import is_cache_path
+from proxpi.local_files import is_local
 from proxpi.simple import FileExcluded, ListedFile, NotListed, may_change, model, urls
 from proxpi.upstream import UpstreamFailed
 
@@ -80,6 +81,11 @@ class FileReference:
         folder = re.sub(r"[^a-z0-9]+", "-", (parts.hostname or "").lower())
         path = "/".join([folder, *filter(None, parts.path.split("/"))])
         return path if folder not in ("", "-") and is_cache_path(path) else None
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether it lies in a folder that is an index, and not upstream."""
+        return is_local(self.url)
 
     @property
     def public_url(self) -> str:
@@ -178,7 +184,11 @@ class Resolver:
 
     def remaining(self, name: str, filename: str) -> float:
         """Seconds for which a file stays what it is: without end, unless it may change."""
-        return self._pages.remaining(name) if may_change(filename) else math.inf
+        return self.page_remaining(name) if may_change(filename) else math.inf
+
+    def page_remaining(self, name: str) -> float:
+        """Seconds for which the page of a project stays fresh."""
+        return self._pages.remaining(name)
 
     async def find(self, name: str, filename: str) -> FileReference:
         """Find a reference, fetching the page if need be; raises `NotListed`."""

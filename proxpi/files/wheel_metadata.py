@@ -107,7 +107,12 @@ class WheelMetadata:
     async def cached(
         self, filename: str, wheel: FileReference, companion: FileReference | None
     ) -> bytes | None:
-        """Read advertised metadata that is cached, else that in a cached wheel; neither is used."""
+        """Read advertised metadata that is cached, else that in a cached wheel; neither is used.
+
+        That of a wheel in a folder that is an index is read there.
+        """
+        if wheel.in_folder:
+            return await self._cached.folder_files.metadata(wheel, filename)
         sources: list[tuple[FileReference, Callable[[SparseFile], bytes]]] = [
             (wheel, partial(core_metadata, filename=filename))
         ]

@@ -5,6 +5,7 @@ Nothing here knows HTTP clients of proxpi, or package files.
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
+from proxpi.index.folder import FolderIndex
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
 from proxpi.index.page_entries import PageEntries
@@ -14,6 +15,7 @@ from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
     "Breakers",
+    "FolderIndex",
     "Index",
     "IndexClient",
     "ListEntries",

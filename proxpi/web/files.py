@@ -35,9 +35,10 @@ class Files:
             responses.respond_later(request, self._fetch(request, route))
             return False
         metrics.FILE_HITS.inc()
-        if cached.has_digest:  # anything else may have to be revalidated the next time
+        remaining = self._remaining(route, cached)
+        if cached.has_digest and remaining > 0:  # else it may have to be revalidated the next time
             keys = (route.name, cached.cache_path)
-            until = self._clock.seconds() + self._mirror.remaining(route.name, route.filename)
+            until = self._clock.seconds() + remaining
             request.cacheable = Cacheable(keys, until, hold=cached.keep)
         self._send_cached(request, route, cached, "HIT")
         return True
@@ -163,8 +164,14 @@ class Files:
     def _headers(
         self, route: FileRoute, of: OpenFile | FileReference, status: str
     ) -> dict[str, str]:
-        remaining = self._mirror.remaining(route.name, route.filename)
+        remaining = self._remaining(route, of)
         return responses.file_headers(of.sha256, of.has_digest, status, remaining)
+
+    def _remaining(self, route: FileRoute, of: OpenFile | FileReference) -> float:
+        """Seconds for which clients may keep a file; one in a folder may be replaced there."""
+        if of.in_folder:
+            return self._mirror.page_remaining(route.name)
+        return self._mirror.remaining(route.name, route.filename)
 
 
 def _range_not_satisfiable(size: int, status: str) -> WholeResponse:

@@ -118,7 +118,7 @@ class CachedResponse:
     def path(self) -> str | None:
         """The cache path of the file that it was built from, if any."""
         held = self.held
-        return self.invalidation_keys[-1] if held is not None and held.cached is not None else None
+        return self.invalidation_keys[-1] if held is not None and held.location else None
 
     @property
     def size(self) -> int:
