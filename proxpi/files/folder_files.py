@@ -83,16 +83,7 @@ class FolderFiles:
         """
         if not reference.is_companion:
             return self._open(reference)
-        if reference.url.partition("?")[0].endswith(METADATA):
-            data = await self._in_thread(lambda: self._metadata(reference))
-        else:
-            data = await self._in_thread(lambda: self._signature(reference))
-        digest = hashlib.sha256(data).hexdigest()
-        if reference.digest not in (None, ("sha256", digest)):
-            raise Gone(reference, 404)
-        unnamed = tempfile.TemporaryFile(buffering=0)
-        unnamed.write(data)
-        return OpenFile(unnamed, len(data), digest, reference.has_digest, in_folder=True)
+        return await self._in_thread(lambda: self._companion(reference))
 
     async def metadata(self, reference: FileReference, filename: str) -> bytes | None:
         """Read the core metadata in a wheel that lies there; ``None`` if there is none."""
@@ -109,6 +100,16 @@ class FolderFiles:
             raise Gone(reference, 404)
         location = InFolder(path, identity)
         return OpenFile(file, identity.size, reference.sha256, location=location, in_folder=True)
+
+    def _companion(self, reference: FileReference) -> OpenFile:
+        is_metadata = reference.url.partition("?")[0].endswith(METADATA)
+        data = self._metadata(reference) if is_metadata else self._signature(reference)
+        digest = hashlib.sha256(data).hexdigest()
+        if reference.digest not in (None, ("sha256", digest)):
+            raise Gone(reference, 404)
+        unnamed = tempfile.TemporaryFile(buffering=0)
+        unnamed.write(data)
+        return OpenFile(unnamed, len(data), digest, reference.has_digest, in_folder=True)
 
     def _metadata(self, reference: FileReference) -> bytes:
         assert reference.requested_as is not None

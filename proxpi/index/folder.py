@@ -5,7 +5,7 @@ The folder is flat, or has one folder a project, or both. The name of a file say
 a project with all that it requires; the folder's name counts where that of the file says nothing.
 
 A page request has three steps, each in a thread. The *scan* reads the names in all folders; all
-requests within a second share it. The *inspection* reads inode, size and times of the project's
+requests within some seconds share it. The *inspection* reads inode, size and times of the project's
 files. The *reading* computes the digests of the files that are new, and reads their core metadata,
 for half a second at a time, so that clients see progress. What was read is remembered by inode,
 size and ctime, also over a restart.
@@ -22,7 +22,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -54,8 +54,9 @@ from proxpi.simple import FileEntry, Project, caching, filenames, model, names, 
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import Queue, UpstreamFailed
 
-#: Seconds for which requests share a scan, if the time to live is not shorter.
-SHARED = 1.0
+#: Seconds for which requests share a scan, if the time to live is not shorter, and times as long as
+#: the scan took: so that scans of a large folder do not keep the processor busy.
+SHARED, SHARED_TIMES = 1.0, 20.0
 #: Seconds after its last change at which a file is settled: some disks count whole seconds.
 SETTLED = 2.0
 #: Seconds after which a job that reads files ends, for the next one to begin.
@@ -107,12 +108,13 @@ class Listed:
 class Scan:
     """The names in a folder.
 
-    :ivar started: the clock's seconds
+    :ivar started: the clock's seconds; `took`: the seconds that it took
     :ivar projects: by normalized name, the files by file name
     :ivar unreadable: folders that cannot be read, by the normalized name of a project
     """
 
     started: float
+    took: float
     projects: Mapping[str, Mapping[str, Listed]]
     unreadable: Mapping[str, OSError]
 
@@ -134,6 +136,7 @@ def scan(folder: str, started: float) -> Scan:
     Of two files with one name, that in the folder itself counts, then that in the first folder in
     alphabetical order. Names with a dot before them are left out, as are broken links.
     """
+    began = time.monotonic()
     projects: dict[str, dict[str, Listed]] = {}
     unreadable: dict[str, OSError] = {}
     for within in ["", *_add_files(projects, folder, "", None)]:
@@ -144,7 +147,7 @@ def scan(folder: str, started: float) -> Scan:
             except OSError as error:
                 if error.errno not in _GONE:
                     unreadable[project or canonicalize_name(within)] = error
-    return Scan(started, projects, unreadable)
+    return Scan(started, time.monotonic() - began, projects, unreadable)
 
 
 def _add_files(
@@ -236,6 +239,45 @@ def is_settled(identity: Identity, now: float) -> bool:
     """Whether a change of a file that is read now (seconds since the epoch) changes its ctime."""
     # A ctime far in the future is that of a clock that was set back.
     return abs(now - identity.changed_ns / 1e9) >= SETTLED
+
+
+def is_known(found: Found, known: Mapping[str, Details], now: float) -> bool:
+    """Whether this version of a file was read, and need not be read again by now."""
+    details = known.get(found.path)
+    if details is None or details.identity != found.identity:
+        return False
+    return details.settled or not is_settled(found.identity, now)
+
+
+@attrs.frozen
+class Made:
+    """The page of a project, or `None` without a file, and its entity tag.
+
+    :ivar gone: paths of which something is known, and which are no files of the project any more
+    """
+
+    page: IndexPage | None
+    etag: str
+    gone: Collection[str]
+
+
+def make(folder: str, name: str, files: Sequence[Found], known: Mapping[str, Details]) -> Made:
+    """Make the page of a project from its files and what is known of them."""
+    listing: dict[str, tuple[Found, Details]] = {}
+    settled = True
+    for found in files:
+        details = known.get(found.path)
+        if details is None or details.identity != found.identity:
+            settled = False  # it is being written
+        elif details.sha256:
+            listing[found.filename] = found, details
+            settled = settled and details.settled
+    gone = known.keys() - {found.path for found in files}
+    if settled and not listing:
+        return Made(None, "", gone)
+    page = page_of(folder, name, listing)
+    etag = ("" if settled else _UNSETTLED) + hashlib.sha256(page.document).hexdigest()
+    return Made(page, etag, gone)
 
 
 def page_of(folder: str, name: str, files: Mapping[str, tuple[Found, Details]]) -> IndexPage:
@@ -362,11 +404,15 @@ class FolderIndex:
             found = await self._scanned(stored)
         except OSError as error:
             raise self._failed(error) from error
-        data = "".join(f"{name}\n" for name in sorted(found.projects)).encode()
-        etag = hashlib.sha256(data).hexdigest()
-        if _confirms(stored, etag):
+
+        def write() -> tuple[str, ListFile | None]:
+            data = "".join(f"{name}\n" for name in sorted(found.projects)).encode()
+            etag = hashlib.sha256(data).hexdigest()
+            return etag, None if _confirms(stored, etag) else lists.write([data])
+
+        etag, file = await self._in_thread(write)
+        if file is None and stored is not None:
             return IndexResponse(attrs.evolve(stored, requested_at=found.started))
-        file = await self._in_thread(lambda: lists.write([data]))
         return IndexResponse(StoredResponse(True, found.started, etag, served=True), file)
 
     async def _project(
@@ -380,31 +426,26 @@ class FolderIndex:
             self._known.pop(name, None)
             return IndexResponse(StoredResponse(False, found.started, served=served))
         on_bytes(0)
+        known, now = self._known.get(name), self._wall()
 
-        def prepare() -> tuple[list[Found], dict[str, Details]]:
-            return inspect(self.folder, listed), {} if name in self._known else self._load(name)
+        def prepare() -> tuple[list[Found], dict[str, Details], list[Found]]:
+            files = inspect(self.folder, listed)
+            read = self._load(name) if known is None else known
+            missing = [each for each in files if not is_known(each, read, now)]
+            return files, read, missing
 
-        files, remembered = await self._in_thread(prepare)
-        self._known.setdefault(name, remembered)
-        await self._read(name, files, on_bytes)
-        details = self._known.get(name, {})
-        pairs = [(each, details.get(each.path)) for each in files]
-        listing = {
-            each.filename: (each, read)
-            for each, read in pairs
-            if read is not None and read.identity == each.identity and read.sha256
-        }
-        changing = any(read is None or read.identity != each.identity for each, read in pairs)
-        for path in details.keys() - {each.path for each in files}:
-            del details[path]
-        if not (listing or changing):
+        files, read, missing = await self._in_thread(prepare)
+        self._known.setdefault(name, read)
+        await self._read(name, missing, on_bytes)
+        known = self._known.get(name, {})
+        made = await self._in_thread(partial(make, self.folder, name, files, dict(known)))
+        for path in made.gone:
+            known.pop(path, None)
+        if made.page is None:
             return IndexResponse(StoredResponse(False, found.started, served=served))
-        page = await self._in_thread(lambda: page_of(self.folder, name, listing))
-        settled = not changing and all(read.settled for _, read in listing.values())
-        etag = ("" if settled else _UNSETTLED) + hashlib.sha256(page.document).hexdigest()
-        if _confirms(stored, etag):
+        if _confirms(stored, made.etag):
             return IndexResponse(attrs.evolve(stored, requested_at=found.started))
-        return IndexResponse(StoredResponse(True, found.started, etag, served=True), page)
+        return IndexResponse(StoredResponse(True, found.started, made.etag, served=True), made.page)
 
     async def _scanned(self, stored: StoredResponse | None) -> Scan:
         """Return a scan that is new enough for a request.
@@ -413,41 +454,38 @@ class FolderIndex:
         of its own.
         """
         wants_new = stored is not None and (stored.invalidated or self.remaining(stored) > 0)
-        age = 0.0 if wants_new else min(self.ttl, SHARED)
-        since = self._clock.seconds() - age
+        now = self._clock.seconds()
         # Requests that come while one scan runs share it, if it is new enough, else the next one.
         async with self._lock:
-            if self._scan is None or self._scan.started < since:
+            found = self._scan
+            shared = 0.0 if found is None else max(SHARED, SHARED_TIMES * found.took)
+            age = 0.0 if wants_new else min(self.ttl, ABSENT_TTL, shared)
+            if found is None or found.started < now - age:
                 self._scan = None
                 work = partial(scan, self.folder, self._clock.seconds())
-                self._scan = await self._in_thread(work)
-                for error in self._scan.unreadable.values():
+                found = self._scan = await self._in_thread(work)
+                for error in found.unreadable.values():
                     self._log_once(str(error.filename), error.strerror)
-            return self._scan
+            return found
 
     async def _read(
-        self, name: str, files: Sequence[Found], on_bytes: Callable[[int], object]
+        self, name: str, missing: Sequence[Found], on_bytes: Callable[[int], object]
     ) -> None:
-        """Read the files that are not known yet, together with other requests for the project."""
+        """Read files that are not known yet, together with other requests for the project."""
         listeners = self._listeners.setdefault(name, [])
         listeners.append(on_bytes)
         try:
             # The second time for files that others, who began earlier, have not seen.
             for _ in range(2):
-                missing = [each for each in files if not self._knows(name, each)]
-                if not missing:
-                    return
-                await self._readings.join(name, partial(self._read_all, name, missing)).wait()
+                if missing:
+                    work = partial(self._read_all, name, missing)
+                    await self._readings.join(name, work).wait()
+                    known, now = self._known.get(name, {}), self._wall()
+                    missing = [each for each in missing if not is_known(each, known, now)]
         finally:
             listeners.remove(on_bytes)
             if not listeners:
                 self._listeners.pop(name, None)
-
-    def _knows(self, name: str, found: Found) -> bool:
-        details = self._known.get(name, {}).get(found.path)
-        if details is None or details.identity != found.identity:
-            return False
-        return details.settled or not is_settled(found.identity, self._wall())
 
     async def _read_all(self, name: str, files: Sequence[Found]) -> None:
         reading = read_files(self.folder, files, self._wall)

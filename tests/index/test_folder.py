@@ -11,6 +11,7 @@ from shutil import rmtree
 from typing import Any, TypeVar
 from unittest import mock
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import Logger
@@ -20,7 +21,7 @@ from proxpi.atomic_files import ThrottledLog
 from proxpi.index import folder as module
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import ABSENT_TTL
-from proxpi.index.folder import SETTLED, SHARED, FolderIndex
+from proxpi.index.folder import SETTLED, SHARED, FolderIndex, scan
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.upstream import UpstreamFailed
@@ -301,6 +302,23 @@ class ChangeTests(FolderIndexCase):
             self.clock.advance(0.001)
             self.get()
             assert scans.call_count == 6
+
+    def test_scans_of_a_large_folder(self) -> None:
+        """A scan that takes long is shared for longer, though not beyond the time to live."""
+        self.start(ttl=5)
+        with mock.patch.object(module, "scan", wraps=module.scan) as scans:
+            scans.side_effect = lambda *given: attrs.evolve(scan(*given), took=0.1)
+            self.get()
+            self.clock.advance(1.9)
+            self.get()
+            assert scans.call_count == 1
+            self.clock.advance(0.2)
+            scans.side_effect = lambda *given: attrs.evolve(scan(*given), took=100.0)
+            self.get()
+            assert scans.call_count == 2
+            self.clock.advance(5.1)
+            self.get()
+            assert scans.call_count == 3
 
     def test_one_scan_at_a_time(self) -> None:
         """Requests that come while a scan runs share the next one, if that one is too old."""
