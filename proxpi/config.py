@@ -19,13 +19,13 @@ from typing import Any
 
 import attrs
 
+from proxpi.local_files import is_local
 from proxpi.simple import NamePattern, Selector, ages, printable, selectors, urls
 from proxpi.values import (
     URL_OR_FOLDER,
     NotAccepted,
     SettingsError,
     index_url,
-    is_folder,
     one_of,
     path,
     reasoned,
@@ -427,7 +427,7 @@ class ConfigFile:
         by_url: dict[str, str] = {}
         owners: dict[NamePattern, str] = {}
         for table, values in self._tables("index"):
-            values.setdefault("ttl", FOLDER_TTL if is_folder(values["url"]) else INDEX_TTL)
+            values.setdefault("ttl", FOLDER_TTL if is_local(values["url"]) else INDEX_TTL)
             index = IndexSettings(**values)
             if (other := by_url.setdefault(index.url, index.name)) != index.name:
                 why = f'[[index]] "{other}" has the same URL'

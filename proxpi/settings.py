@@ -29,6 +29,7 @@ from proxpi.config import (
     ViewSettings,
     with_default,
 )
+from proxpi.local_files import is_local
 from proxpi.simple import ages, urls
 from proxpi.values import (
     URL_OR_FOLDER,
@@ -36,7 +37,6 @@ from proxpi.values import (
     SettingsError,
     count,
     index_url,
-    is_folder,
     one_of,
     path,
     reasoned,
@@ -508,7 +508,7 @@ def _indexes(
     for number, url in enumerate((values["index_url"], *extra_urls)):
         stated = extra_ttls[number - 1 : number] if number else main_ttl
         default = _EXTRA_INDEX_TTL if number else values["index_ttl"]
-        ttl = stated[0] if stated else FOLDER_TTL if is_folder(url) else default
+        ttl = stated[0] if stated else FOLDER_TTL if is_local(url) else default
         name = f"extra-{number}" if number else "root"
         indexes.setdefault(url, IndexSettings(name=name, url=url, ttl=ttl))
     return tuple(indexes.values())

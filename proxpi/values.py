@@ -144,11 +144,6 @@ def index_url(text: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def is_folder(url: str) -> bool:
-    """Return whether the URL of an index, as :func:`index_url` writes it, is that of a folder."""
-    return url.startswith("file:")
-
-
 def _folder_url(host: str, path: str) -> str:
     if host.lower() not in ("", "localhost"):
         # The host may be a password.
