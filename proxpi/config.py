@@ -399,6 +399,8 @@ class ConfigFile:
         """
         indexes = self._indexes()
         views = self._views([each.name for each in indexes or variables])
+        for view in with_default(views, indexes):
+            self._check_owners(view, [each for each in indexes if each.name in view.indexes])
         rules = self._rules()
         return Config(
             indexes=indexes,
@@ -425,17 +427,12 @@ class ConfigFile:
     def _indexes(self) -> tuple[IndexSettings, ...]:
         indexes = []
         by_url: dict[str, str] = {}
-        owners: dict[NamePattern, str] = {}
         for table, values in self._tables("index"):
             values.setdefault("ttl", FOLDER_TTL if is_local(values["url"]) else INDEX_TTL)
             index = IndexSettings(**values)
             if (other := by_url.setdefault(index.url, index.name)) != index.name:
                 why = f'[[index]] "{other}" has the same URL'
                 raise table.refusal("url", why, accepts="a URL of its own")
-            for number, pattern in enumerate(index.owns, 1):
-                if (other := owners.setdefault(pattern, index.name)) != index.name:
-                    why = f'[[index]] "{other}" owns the same names'
-                    raise table.refusal("owns", why, number, accepts="one owner")
             indexes.append(index)
         return tuple(indexes)
 
@@ -453,6 +450,18 @@ class ConfigFile:
                     )
             views.append(view)
         return tuple(views)
+
+    def _check_owners(self, view: ViewSettings, indexes: Sequence[IndexSettings]) -> None:
+        """Raise :exc:`SettingsError` if two indexes of a view own the same names."""
+        owners: dict[NamePattern, str] = {}
+        for index in indexes:
+            for number, pattern in enumerate(index.owns, 1):
+                if (other := owners.setdefault(pattern, index.name)) != index.name:
+                    raise SettingsError(
+                        f'{self.name}: [[index]] "{index.name}": owns (item {number}) = '
+                        f'"{pattern}": [[index]] "{other}" owns the same names, and the view '
+                        f'"{view.name}" has both; one owner in each view is accepted'
+                    )
 
     def _rules(self) -> RuleSettings:
         title, keys = _TABLES["rules"]
@@ -482,10 +491,11 @@ class ConfigFile:
 def _check_table(file: str, name: str, value: object) -> None:
     """Raise :exc:`SettingsError` for a table that is none of the three, or has another form."""
     if name not in _TABLES:
-        written = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+        tables = isinstance(value, list) and all(isinstance(each, dict) for each in value)
+        written = f"[[{name}]]" if tables else f"[{name}]"
         titles = [title for title, _ in _TABLES.values()]
         elsewhere = [title for title, keys in _TABLES.values() if name in keys]
-        if isinstance(value, dict | list) and not elsewhere:
+        if isinstance(value, dict) or (tables and value):
             [nearest] = get_close_matches(name, _TABLES, n=1, cutoff=0.0)
             why = f"there is no table {_shown(written)} (the nearest is {_TABLES[nearest][0]})"
         else:

@@ -134,6 +134,15 @@ def test_views(read: Read, text: str, expected: dict[str, tuple[str, ...]]) -> N
     assert settings.views[0].name == "default"
 
 
+def test_owners_in_views(read: Read) -> None:
+    """Two indexes may own the same names if no view has both."""
+    owns = 'owns = ["torch"]'
+    text = TWO.replace('"public"\n', f'"public"\n{owns}\n').replace('"own"\n', f'"own"\n{owns}\n')
+    for name, index in (("default", "public"), ("cpu", "own")):
+        text += f'[[view]]\nname = "{name}"\nindexes = ["{index}"]\n'
+    assert [[str(each) for each in index.owns] for index in read(text).indexes] == [["torch"]] * 2
+
+
 def test_rules(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules are parsed; paths are absolute, from the folder of the file or of the user."""
     monkeypatch.setenv("HOME", "/home/me")
@@ -377,7 +386,7 @@ REFUSED = [
     ),
     (
         index('owns = ["acme-*"]') + index('owns = ["x", "Acme_*"]', name="b", url="http://i/"),
-        '[[index]] "b": owns (item 2) = "Acme_*": [[index]] "a" owns the same names; one own',
+        '[[index]] "b": owns (item 2) = "acme-*": [[index]] "a" owns the same names, and the vi',
     ),
     # Views
     (
@@ -493,6 +502,10 @@ REFUSED = [
     (
         "[[routes]]",
         'there is no table "[[routes]]" (the nearest is [rules]); [[index]], [[view]] and ',
+    ),
+    (
+        '[[indexes]]\nname = "a"',
+        'there is no table "[[indexes]]" (the nearest is [[index]]); [[index]], [[view]] and ',
     ),
     (
         'deny = ["evil"]',

@@ -7,7 +7,7 @@ from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.folder import FolderIndex
 from proxpi.index.list_store import ListStore
-from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
 from proxpi.index.page_entries import PageEntries
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
@@ -25,6 +25,7 @@ __all__ = [
     "NoSuchFile",
     "NoSuchList",
     "NoSuchProject",
+    "NotInView",
     "Page",
     "PageCache",
     "PageEntries",

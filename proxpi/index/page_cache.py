@@ -35,8 +35,16 @@ class NoSuchProject(NotListed):
     """No index has a project of this name."""
 
 
+class NotInView(NoSuchProject):
+    """No index of the view may have a project of this name."""
+
+
 class NoSuchFile(NotListed):
     """No index lists a file of this name for the project."""
+
+
+def _absent(name: str, sources: Sources) -> NoSuchProject:
+    return NoSuchProject(name) if sources.indexes else NotInView(name)
 
 
 @attrs.frozen
@@ -79,7 +87,7 @@ class PageCache:
         if remaining <= 0 and self._revalidation.decide(entry, sources) is not Decision.STALE:
             return None
         if not entry.present(sources):
-            raise NoSuchProject(name)
+            raise _absent(name, sources)
         representation = Representation(serialization, compressed, sources)
         body = self._entries.read_body(entry, representation)
         status: Status = "HIT" if remaining > 0 else "STALE"
@@ -99,7 +107,7 @@ class PageCache:
 
         async def body_of(entry: PageEntry) -> Body:
             if not entry.present(sources):
-                raise NoSuchProject(name)
+                raise _absent(name, sources)
             if (body := self._entries.read_body(entry, representation)) is not None:
                 return body
             render = partial(self._entries.render, entry, representation)
@@ -143,7 +151,7 @@ class PageCache:
             return listed
         if outcome.error is not None:
             raise outcome.error
-        raise NoSuchFile(filename) if entry.present(sources) else NoSuchProject(name)
+        raise NoSuchFile(filename) if entry.present(sources) else _absent(name, sources)
 
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
         """Revalidate a page, fresh or not, and return a file as it lists it.

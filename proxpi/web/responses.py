@@ -23,7 +23,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from proxpi.files import MissingUpstream
-from proxpi.index import NoSuchFile, NoSuchList, NoSuchProject
+from proxpi.index import NoSuchFile, NoSuchList, NoSuchProject, NotInView
 from proxpi.simple import FileExcluded, NotListed, caching, printable
 from proxpi.upstream import Offline, UpstreamFailed
 
@@ -36,6 +36,8 @@ NO_STORE = {"Cache-Control": "no-store"}
 NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
 _NOT_FOUND = {
     NoSuchList: "No index has a list of its projects.",
+    # Before NoSuchProject, of which it is a kind.
+    NotInView: "No index of this view may have this project (projects and owns say which may).",
     NoSuchProject: "No index has this project.",
     NoSuchFile: "No index lists this file.",
     MissingUpstream: "The index lists this file, but it is not there.",

@@ -84,6 +84,15 @@ class SourcesTests(Case):
         view = View("default", tuple(members.indexes), members)
         assert [index.name for index in view.sources("acme-tool")] == [INTERNAL, CUDA]
 
+    def test_owners_in_views(self) -> None:
+        """A project that two indexes own comes, in a view with one of them, from that one."""
+        own = (name_pattern("torch"),)
+        members = Members(
+            [Member(self.internal, owns=own), Member(self.cuda, owns=own), Member(self.public)]
+        )
+        view = View("cuda", (self.cuda, self.public), members)
+        assert [index.name for index in view.sources("torch")] == [CUDA]
+
     def test_unrestricted(self) -> None:
         """Without patterns all indexes are the sources of each project."""
         members = Members([Member(self.cuda), Member(self.public)])

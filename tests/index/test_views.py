@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.index.list_store import ListStore
-from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
 from proxpi.index.project_list import ListEntries, ProjectListCache
 from proxpi.index.sources import Member, Members, View
 from proxpi.simple.selectors import name_pattern
@@ -173,11 +173,11 @@ class OwnershipTests(ViewsCase):
         assert self.agent.count(f"{PUBLIC}acme-tool/") == 0
 
     def test_view_without_the_owner(self) -> None:
-        """In a view without the owner the project does not exist."""
+        """In a view without the owner the project does not exist, and the error says why."""
         for view in ("cu126", "public"):
-            self.error(self.in_view(view, "acme-tool"), NoSuchProject)
+            self.error(self.in_view(view, "acme-tool"), NotInView)
             work = self.of[view].fetch_file("acme-tool", "acme_tool-99.0.zip")
-            self.error(run(work), NoSuchProject)
+            self.error(run(work), NotInView)
             assert self.of[view].ready_file("acme-tool", "acme_tool-99.0.zip") is None
             assert self.result(run(self.of[view].search("acme-tool", len))) is None
             assert self.result(run(self.of[view].prefetch("acme-tool", JSON, False))) is None
