@@ -49,7 +49,7 @@ from proxpi import __version__
 from proxpi.files import CacheDir, Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.resources import StartFailed, make_folder
-from proxpi.settings import Given, Settings, setting
+from proxpi.settings import DEFAULT_VIEW, Given, Settings, setting
 from proxpi.simple import urls
 from proxpi.upstream import Netrc, Proxies, UpstreamClient
 from proxpi.web import ConnectionLimiter, ResponseCache, Site
@@ -157,6 +157,10 @@ class Proxpi(Service):
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self.settings.offline:
             _log.info("PROXPI_OFFLINE: no connection is made upstream")
+        for view in self.settings.views:
+            if view.name != DEFAULT_VIEW:
+                path, indexes = f"/{view.name}/index/", ", ".join(view.indexes)
+                _log.info("{path} has the indexes {indexes}", path=path, indexes=indexes)
         for scheme, proxy in (("http", self.proxies.http), ("https", self.proxies.https)):
             if proxy is not None:
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)

@@ -268,6 +268,12 @@ class Announcement(TapCase):
             f"https://other.example/simple/ with files in {folder}"
         )
 
+    def test_views(self) -> None:
+        """Each view but the default one has a line with its path and its indexes."""
+        file = self.folder / "proxpi.toml"
+        file.write_text('[[view]]\nname = "public"\nindexes = ["root"]\n')
+        assert "/public/index/ has the indexes root" in self.announced(f"--config={file}").text
+
     def test_warnings(self) -> None:
         """A variable without effect, a broken netrc and missing verification are warnings each."""
         path = self.folder / "logins"
