@@ -430,7 +430,9 @@ class ConfigFile:
         for table, values in self._tables("index"):
             values.setdefault("ttl", FOLDER_TTL if is_local(values["url"]) else INDEX_TTL)
             index = IndexSettings(**values)
-            if (other := by_url.setdefault(index.url, index.name)) != index.name:
+            # The stores, and the credentials of requests, tell indexes by their public URLs.
+            public = urls.public(index.url)
+            if (other := by_url.setdefault(public, index.name)) != index.name:
                 why = f'[[index]] "{other}" has the same URL'
                 raise table.refusal("url", why, accepts="a URL of its own")
             indexes.append(index)

@@ -350,6 +350,14 @@ REFUSED = [
         '[[index]] "b": url = "http://h": [[index]] "a" has the same URL; a URL of its own is acc',
     ),
     (
+        index(url="http://u:one@h/") + index(name="b", url="http://v:two@h"),
+        '[[index]] "b": url = "http://***@h": [[index]] "a" has the same URL; a URL of its own is',
+    ),
+    (
+        index(url="http://h/?token=secret"),
+        '[[index]] "a": url = "http://h/?***": not understood; ',
+    ),
+    (
         index(url="file:/srv/./a") + index(name="b", url="file:///srv/a"),
         '[[index]] "b": url = "file:///srv/a": [[index]] "a" has the same URL; ',
     ),
