@@ -145,8 +145,14 @@ def loggable(url: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Hide all before the last ``@`` of a text that may be meant as a URL, or as several."""
-    return re.sub(r"^(\s*(?:\w+\+)?\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    """Hide all before the last ``@`` of a text that may be meant as a URL, or as several.
+
+    The query of a URL, which may hold a token, is hidden as well.
+    """
+    text = re.sub(r"^(\s*(?:\w+\+)?\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    scheme, mark, rest = text.partition("://")
+    path, query, _ = rest.partition("?")
+    return f"{scheme}{mark}{path}?***" if query else text
 
 
 def origin(url: str) -> Origin:

@@ -60,7 +60,10 @@ CASES: dict[str, tuple[Callable[[str], Any], dict[str, Any]]] = {
             "https://u:s@a.example/,http://v:s@b.example/": "https://***@b.example/",
             "user:secret@index.example": "***@index.example",
             " https://us:se\ncret@@index.example/": " https://***@index.example/",
+            "https://index.example/simple/?token=secret": "https://index.example/simple/?***",
+            "https://u:s?t@a.example/x?token=secret": "https://***@a.example/x?***",
             "nothing to hide": "nothing to hide",
+            "nothing to hide?": "nothing to hide?",
         },
     ),
     "origin": (
