@@ -19,7 +19,8 @@ from proxpi.simple.versions import version
 MAX_AGE = 60
 #: The first pip that sends ``max-age=0`` only for the packages of ``--refresh-package``.
 _PIP_REFRESHES = Version("26.2")
-_PIP = re.compile(r"pip/(\S+)")
+# Of limited length, since versions that were read are remembered.
+_PIP = re.compile(r"pip/(\S{1,50})(?!\S)")
 
 
 def remaining(requested_at: float, ttl: float, now: float) -> float:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from proxpi.simple import versions
 from proxpi.simple.caching import (
     MAX_AGE,
     Span,
@@ -74,6 +75,14 @@ def test_refresh() -> None:
         *("uv/27.0", "Mozilla/5.0 (pip/27.0)", "pip /27.0", "pip/" + "9" * 5000),
     ):
         assert not is_refresh("max-age=0", other)
+
+
+def test_long_client() -> None:
+    """A client whose version is longer than any is not remembered."""
+    versions.version.cache_clear()
+    for agent in ("pip/" + "1." * 4000 + "0", "pip/" + "x" * 51):
+        assert not is_refresh("max-age=0", agent)
+    assert versions.version.cache_info().currsize == 0
 
 
 def test_seconds() -> None:
