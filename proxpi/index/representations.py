@@ -169,7 +169,7 @@ def _rule(projects: Sequence[Project], rules: ProjectRules, now: float) -> tuple
     untimed: dict[str, bool] = {}
     for project in projects:
         states_none = not states_times(project)
-        for entry in project.files:
+        for entry in () if is_quarantined(project.keys) else project.files:
             untimed.setdefault(entry["filename"], states_none)
     exempt = {name for name, states_none in untimed.items() if states_none}
     ruled = apply(rules, merge(projects), now, exempt)
