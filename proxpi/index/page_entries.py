@@ -41,8 +41,9 @@ from proxpi.single_flight import Flights, InThread
 
 #: Bytes of pages that are held in memory.
 MEMORY = 16 * 1024 * 1024
-#: Bytes that an entry is taken to cost beside its content, and each of its files.
-OVERHEAD, FILE_OVERHEAD = 4096, 1024
+#: Bytes that an entry is taken to cost beside its content, each of its files, and each file that a
+#: ruling excludes.
+OVERHEAD, FILE_OVERHEAD, EXCLUSION_OVERHEAD = 4096, 1024, 384
 #: Pages of indexes that are held as they were encoded: a client requests many files of one.
 DOCUMENTS = 4
 #: Names for which an entry remembers that the page does not list them.
@@ -335,8 +336,11 @@ class PageEntries:
             return
         image = entry.stored.image if entry.stored is not None else None
         content = sum(len(body.data) for body in entry.bodies.values()) + len(image or b"")
+        rulings = {id(body.ruling): body.ruling for body in entry.bodies.values() if body.ruling}
+        excluded = sum(len(ruling.excluded) for ruling in rulings.values())
         self._cost -= entry.cost
         entry.cost = OVERHEAD + FILE_OVERHEAD * len(entry.files) + content
+        entry.cost += EXCLUSION_OVERHEAD * excluded
         self._cost += entry.cost
         for _ in range(len(self._entries) - 1):
             if self._cost <= MEMORY:

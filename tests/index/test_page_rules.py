@@ -7,6 +7,7 @@ import gzip
 import json
 from typing import Any
 
+from proxpi.index import page_entries
 from proxpi.index.page_cache import Page
 from proxpi.rules.rules import Rules
 from proxpi.settings import RuleSettings
@@ -157,6 +158,19 @@ class DeniedTests(RulesCase):
         assert next((self.folder / ".proxpi/pages").iterdir()).read_bytes() == stored
 
 
+class MemoryTests(RulesCase):
+    def test_excluded_files(self) -> None:
+        """The excluded files of a page count as its memory, though its representations are short."""
+        self.put(page_entries, "MEMORY", 4 * page_entries.OVERHEAD)
+        self.with_rules(allow=(selector("none"),))
+        page = project_page(*(f"demo-{number}.zip" for number in range(30)))
+        for name in ("demo", "a", "b", "c"):
+            self.indexes.says(f"{ROOT}{name}/", page)
+            assert files(self.page(name)) == []
+        entries: Any = self.entries
+        assert list(entries._entries) == ["c"]
+
+
 class SeveralIndexes(RulesCase):
     def test_merged(self) -> None:
         """An excluded file does not come from another index that lists the same name."""
@@ -179,6 +193,17 @@ class SeveralIndexes(RulesCase):
         assert files(self.page()) == ["demo-1.0.zip", "demo-3.0.zip"]
         self.excluded("demo-2.0.zip")
         assert self.url("demo-3.0.zip") is not None
+
+    def test_times_beside_a_quarantined_page(self) -> None:
+        """A quarantined page, which lists no file, decides on no file of the next index."""
+        self.build(ROOT, EXTRA)
+        quarantined = {"project-status": {"status": "quarantined"}}
+        self.indexes.says(AT_ROOT, project_page("demo-2.0.zip", **quarantined))
+        extra = project_page(uploaded(OLD, 10e6), entry(NEW, b"2"), version="1.1")
+        self.indexes.says(AT_EXTRA, extra)
+        self.with_rules(exclude_newer=WEEK, exclude_newer_text="7 days")
+        assert files(self.page()) == [OLD]
+        self.excluded(NEW)
 
 
 class AgeTests(RulesCase):
