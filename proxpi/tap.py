@@ -196,7 +196,8 @@ def build(
             excepted=frozenset(settings.rules.advisories_except),
             wall=wall,
         )
-    rules, exclusions = Rules(settings.rules, deny_files, advisories), Exclusions(wall)
+    rules = Rules(settings.rules, deny_files, advisories)
+    exclusions = Exclusions(rules, wall)
     entries = PageEntries(
         indexes=members.indexes,
         clock=reactor,

@@ -2,8 +2,8 @@
 
 A resolver that finds no version tells its user nothing about rules, so an operator must be able to
 see what was excluded, why, and until when. The page cache notes the exclusions of each page that it
-merges; the registry keeps them by project until the page is merged anew, and forgets the projects
-noted longest ago when it has :data:`MOST_FILES` files.
+merges; the registry keeps them by project until the page is merged anew, or its rules change, and
+forgets the projects noted longest ago when it has :data:`MOST_FILES` files.
 
 A file is *new* the first time that it is noted with a kind of rule (deny, advisory, allow, age),
 in any view. A new file is counted once and logged once: a few new files of a page with one line
@@ -21,7 +21,7 @@ import attrs
 from twisted.logger import Logger
 
 from proxpi import metrics
-from proxpi.rules.rules import Exclusion
+from proxpi.rules.rules import Exclusion, Rules
 from proxpi.simple import printable
 
 #: Files that are kept, of all projects together. The project noted last is kept as a whole.
@@ -36,21 +36,24 @@ _log = Logger(namespace="proxpi.rules")
 class _Project:
     """The exclusions of one project.
 
+    :ivar key: that of its rules when it was noted
     :ivar known: names of files with the kinds of the rules that have excluded them
     :ivar views: what is excluded now, by name of view and of file
     """
 
+    key: str
     known: set[tuple[str, str]] = attrs.field(factory=set)
     views: dict[str, Mapping[str, Exclusion]] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)
 class Exclusions:
-    """The exclusions of the pages that were merged last.
+    """The exclusions of the pages that were merged last, as far as the rules are still the same.
 
     `wall` gives the seconds since the epoch.
     """
 
+    _rules: Rules
     _wall: Callable[[], float] = time.time
     _projects: dict[str, _Project] = attrs.field(init=False, factory=dict)
     _files: int = attrs.field(init=False, default=0)
@@ -62,11 +65,14 @@ class Exclusions:
         :param project: the normalized name
         :param excluded: by name of file; empty if nothing is excluded (any more)
         """
+        key = self._key(project)
         noted = self._projects.pop(project, None)
         if noted is None:
             if not excluded:
                 return
-            noted = _Project()
+            noted = _Project(key)
+        elif noted.key != key:
+            noted.key, noted.views = key, {}
         self._projects[project] = noted  # as the last one
         noted.views[view] = excluded
         new = {
@@ -87,7 +93,8 @@ class Exclusions:
     def add(self, project: str, filename: str, exclusion: Exclusion, view: str = "default") -> None:
         """Note one file, which a client has requested: its page may not be merged yet."""
         noted = self._projects.get(project)
-        before = noted.views.get(view, {}) if noted is not None else {}
+        same = noted is not None and noted.key == self._key(project)
+        before = noted.views.get(view, {}) if noted is not None and same else {}
         if before.get(filename) != exclusion:
             self.note(project, {**before, filename: exclusion}, view)
 
@@ -95,10 +102,17 @@ class Exclusions:
         """Iterate over project, file and exclusion; a file once, however many views list it."""
         now = self._wall()
         for name, noted in self._projects.items():
+            if noted.key != self._key(name):
+                continue
             files = {file: each for view in noted.views.values() for file, each in view.items()}
             for file, each in files.items():
                 if each.available_at is None or now < each.available_at:
                     yield name, file, each
+
+    def _key(self, project: str) -> str:
+        """Return the key of the rules of a project."""
+        rules = self._rules.of(project)
+        return rules.key if rules is not None else ""
 
     def as_json(self) -> list[dict[str, str | None]]:
         """Return what is excluded now, by project, file, rule and available (RFC 3339)."""

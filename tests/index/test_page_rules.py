@@ -160,7 +160,7 @@ class DeniedTests(RulesCase):
 
 class MemoryTests(RulesCase):
     def test_excluded_files(self) -> None:
-        """The excluded files of a page count as its memory, though its representations are short."""
+        """Excluded files count as memory of their page, whose representations may be short."""
         self.put(page_entries, "MEMORY", 4 * page_entries.OVERHEAD)
         self.with_rules(allow=(selector("none"),))
         page = project_page(*(f"demo-{number}.zip" for number in range(30)))
@@ -197,7 +197,7 @@ class SeveralIndexes(RulesCase):
     def test_times_beside_a_quarantined_page(self) -> None:
         """A quarantined page, which lists no file, decides on no file of the next index."""
         self.build(ROOT, EXTRA)
-        quarantined = {"project-status": {"status": "quarantined"}}
+        quarantined: dict[str, Any] = {"project-status": {"status": "quarantined"}}
         self.indexes.says(AT_ROOT, project_page("demo-2.0.zip", **quarantined))
         extra = project_page(uploaded(OLD, 10e6), entry(NEW, b"2"), version="1.1")
         self.indexes.says(AT_EXTRA, extra)

@@ -9,6 +9,7 @@ from proxpi.rules.exclusions import Exclusions
 from proxpi.rules.rules import Exclusion
 from tests.support.counted import Counted
 from tests.support.logs import logged
+from tests.support.rules import Advised, Feed, rules
 
 DENIED = Exclusion('the rule deny = "demo"', None, "deny")
 #: 12 o'clock on 15 June 2025, UTC.
@@ -23,7 +24,7 @@ def aged(seconds: float) -> Exclusion:
 def test_listed() -> None:
     """What is excluded now is listed with its reason, and the time when it becomes available."""
     now = [NOON - 1.0]
-    found = Exclusions(lambda: now[0])
+    found = Exclusions(rules(), lambda: now[0])
     found.note("demo", {"demo-1.zip": DENIED})
     found.note("other", {"other-1.zip": YOUNG, "other-2.zip": aged(0.5)})
 
@@ -40,7 +41,7 @@ def test_listed() -> None:
 
 def test_replaced() -> None:
     """The exclusions of a page take the place of those of the page before, in the same view."""
-    found = Exclusions()
+    found = Exclusions(rules())
     found.note("demo", {"a.zip": DENIED, "b.zip": DENIED})
     found.note("demo", {"a.zip": DENIED, "c.zip": DENIED}, view="cpu")
     assert [file for _, file, _ in found] == ["a.zip", "b.zip", "c.zip"]
@@ -51,9 +52,28 @@ def test_replaced() -> None:
     assert found.as_json() == []
 
 
+def test_changed_rules() -> None:
+    """What was excluded by rules that have changed is not listed until its page is merged anew."""
+    feed = Feed({"demo": [Advised("MAL-1", "1")]})
+    found = Exclusions(rules(advisories=feed))
+    advised = Exclusion("the advisory MAL-1", None, "advisory")
+    found.note("demo", {"demo-1.zip": advised})
+    found.note("demo", {"demo-1.zip": advised}, view="cpu")
+    found.note("other", {"other-1.zip": DENIED})
+    for version in ("2", "3"):
+        feed.known["demo"] = [Advised("MAL-1", version)]
+        feed.change(["demo"])
+        assert [file for _, file, _ in found] == ["other-1.zip"]
+        if version == "2":
+            found.note("demo", {"demo-2.zip": advised})
+        else:
+            found.add("demo", "demo-2.zip", advised)
+        assert [file for _, file, _ in found] == ["other-1.zip", "demo-2.zip"]
+
+
 def test_counted_once() -> None:
     """A file is counted and logged once for each kind of rule, however often it is noted."""
-    found, counted = Exclusions(), Counted()
+    found, counted = Exclusions(rules()), Counted()
     with logged("proxpi.rules") as log:
         for _ in range(2):
             found.note("demo", {"demo-1.zip": YOUNG})
@@ -69,7 +89,7 @@ def test_counted_once() -> None:
 
 def test_many() -> None:
     """Many files that one rule excludes from a page are one line, with their number."""
-    found, counted = Exclusions(), Counted()
+    found, counted = Exclusions(rules()), Counted()
     files = {f"demo-{number}.zip": aged(-number) for number in range(100)}
     with logged("proxpi.rules") as log:
         found.note("demo", {"bad\n.zip": DENIED, **files})
@@ -98,7 +118,7 @@ def test_many_denied() -> None:
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The projects that were noted longest ago are forgotten; the last one is kept as a whole."""
     monkeypatch.setattr(exclusions, "MOST_FILES", 3)
-    found = Exclusions()
+    found = Exclusions(rules())
     found.note("a", {"a-1.zip": DENIED})
     found.note("b", {"b-1.zip": DENIED})
     found.note("c", {"c-1.zip": DENIED})
@@ -112,7 +132,7 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_added() -> None:
     """A file that a client requests is noted beside those of its page, once."""
-    found, counted = Exclusions(), Counted()
+    found, counted = Exclusions(rules()), Counted()
     found.add("demo", "a.zip", DENIED)
     found.note("demo", {"a.zip": DENIED, "b.zip": DENIED})
     for _ in range(2):

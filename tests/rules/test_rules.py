@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packaging.version import Version
 
 from proxpi.rules.rules import Exclusion, apply, states_times
 from proxpi.simple import render_html, render_json
 from tests.support.parsing import in_json
-from tests.support.rules import a_page, project_rules, rules
+from tests.support.rules import Advised, Feed, a_page, project_rules, rules
 from tests.support.strategies import deterministic
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -23,33 +21,6 @@ NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
 DAY = 86400.0
 AGE = 'the rule exclude-newer = "7 days"'
 UNKNOWN = f"{AGE}, since its upload time is not known"
-
-
-@attrs.frozen
-class Advised:
-    """An advisory on one version, or on one digest."""
-
-    id: str
-    version: str = ""
-    sha256: str = ""
-
-    def matches(self, version: Version | None, hashes: Mapping[str, str]) -> bool:
-        return str(version) == self.version or hashes.get("sha256") == self.sha256
-
-
-@attrs.define
-class Feed:
-    """Advisories by name of project."""
-
-    known: dict[str, Sequence[Advised]]
-    changed: list[Callable[[Collection[str]], object]] = attrs.field(factory=list)
-
-    def change(self, names: Collection[str]) -> None:
-        for callback in self.changed:
-            callback(names)
-
-    def of(self, name: str) -> Sequence[Advised]:
-        return self.known.get(name, ())
 
 
 def judged(

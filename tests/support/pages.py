@@ -76,8 +76,8 @@ class PagesCase(FolderCase):
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
-        self.exclusions = Exclusions()
         self.rules = Rules(self.rule_settings)
+        self.exclusions = Exclusions(self.rules)
         self.entries = PageEntries(
             indexes=self.indexes.clients,
             clock=self.clock,
