@@ -257,7 +257,8 @@ _RULES = {
     "advisories-url": _Key(_text(index_url), URL_OR_FOLDER),
     "advisories-except": _Key(_list(_advisory), "a list of ids such as MAL-2025-1"),
 }
-_TABLES = {
+#: The tables of the file: titles and keys by name.
+TABLES = {
     "index": ("[[index]]", _INDEX),
     "view": ("[[view]]", _VIEW),
     "rules": ("[rules]", _RULES),
@@ -315,7 +316,7 @@ class _Table:
         )
 
     def _unknown(self, name: str) -> SettingsError:
-        elsewhere = [title for title, keys in _TABLES.values() if name in keys]
+        elsewhere = [title for title, keys in TABLES.values() if name in keys]
         [nearest] = get_close_matches(name.replace("_", "-"), self.keys, n=1, cutoff=0.0)
         hint = f"it is one of {elsewhere[0]}" if elsewhere else f"the nearest is {nearest}"
         return SettingsError(
@@ -411,7 +412,7 @@ class ConfigFile:
 
     def _tables(self, kind: str) -> Iterator[tuple[_Table, dict[str, Any]]]:
         """Read the tables of one kind, which have names of their own."""
-        title, keys = _TABLES[kind]
+        title, keys = TABLES[kind]
         names = set()
         for number, stated in enumerate(self._stated.get(kind, ()), 1):
             name = stated.get("name")
@@ -466,7 +467,7 @@ class ConfigFile:
                     )
 
     def _rules(self) -> RuleSettings:
-        title, keys = _TABLES["rules"]
+        title, keys = TABLES["rules"]
         table = _Table(self.name, title, keys, self._stated.get("rules", {}))
         values = {name.replace("-", "_"): value for name, value in table.values().items()}
         if "exclude_newer" in values:
@@ -492,19 +493,19 @@ class ConfigFile:
 
 def _check_table(file: str, name: str, value: object) -> None:
     """Raise :exc:`SettingsError` for a table that is none of the three, or has another form."""
-    if name not in _TABLES:
+    if name not in TABLES:
         tables = isinstance(value, list) and all(isinstance(each, dict) for each in value)
         written = f"[[{name}]]" if tables else f"[{name}]"
-        titles = [title for title, _ in _TABLES.values()]
-        elsewhere = [title for title, keys in _TABLES.values() if name in keys]
+        titles = [title for title, _ in TABLES.values()]
+        elsewhere = [title for title, keys in TABLES.values() if name in keys]
         if isinstance(value, dict) or (tables and value):
-            [nearest] = get_close_matches(name, _TABLES, n=1, cutoff=0.0)
-            why = f"there is no table {_shown(written)} (the nearest is {_TABLES[nearest][0]})"
+            [nearest] = get_close_matches(name, TABLES, n=1, cutoff=0.0)
+            why = f"there is no table {_shown(written)} (the nearest is {TABLES[nearest][0]})"
         else:
             place = f" (it is one of {elsewhere[0]})" if elsewhere else ""
             why = f"the key {_shown(name)} stands in no table{place}"
         raise SettingsError(f"{file}: {why}; {_and(titles)} are accepted")
-    title, _ = _TABLES[name]
+    title, _ = TABLES[name]
     right = isinstance(value, dict)
     if title.startswith("[["):
         right = isinstance(value, list) and all(isinstance(each, dict) for each in value)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from docutils.core import publish_doctree
 
+from proxpi.config import TABLES
 from proxpi.options import Options
 from proxpi.prefetch.locks import Target
-from proxpi.settings import SETTINGS, table
+from proxpi.settings import SETTINGS, Settings, table
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.rst").read_text()
@@ -27,10 +29,45 @@ DOCUMENTS = ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst"]
 DOCUMENTS += [f"docs/{path.name}" for path in sorted((TOP / "docs").glob("*.rst"))]
 
 
+LINK = re.compile(r"`[^`<]+ <([^`>]+)>`_")
+BLOCK = re.compile(r"\.\. code-block:: (\w+)\n\n((?: +.*\n|\n)+)")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """Return the code blocks of a document in one language."""
+    found = BLOCK.findall((TOP / name).read_text())
+    return [textwrap.dedent(text) for each, text in found if each == language]
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_it_is_valid(name: str) -> None:
     """The documents are reStructuredText without an error or a warning."""
     publish_doctree((TOP / name).read_text(), settings_overrides={"halt_level": 2})
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_its_links(name: str) -> None:
+    """Each link to a file of this repository leads to one."""
+    for target in LINK.findall((TOP / name).read_text()):
+        assert "://" in target or ((TOP / name).parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("name", ["README.rst", "docs/indexes.rst", "docs/rules.rst"])
+def test_configuration_files(name: str, tmp_path: Path) -> None:
+    """Each configuration file that a document shows is understood, without a warning."""
+    files = [text for text in blocks(name, "toml") if text.startswith("# proxpi.toml\n")]
+    assert files
+    for text in files:
+        (tmp_path / "proxpi.toml").write_text(text)
+        assert Settings.read({}, {"config": str(tmp_path / "proxpi.toml")}).warnings == ()
+
+
+def test_keys_of_the_configuration_file() -> None:
+    """The reference has each key of each table, and no other."""
+    text = (TOP / "docs/indexes.rst").read_text()
+    tables = re.findall(r"\* - ``\[+(\w+)]+``\n((?:   .*\n|\n)+)", text)
+    found = {title: re.findall(r"\* - ``([a-z-]+)``", rows) for title, rows in tables}
+    assert found == {title: [*keys] for title, (_, keys) in TABLES.items()}
 
 
 def test_the_settings_are_those_of_the_code() -> None:
