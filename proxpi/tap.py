@@ -262,7 +262,7 @@ def build(
             pages=entries,
             projects=lists,
             mirror=mirror,
-            prefetch=LockPrefetch(pages[DEFAULT], mirror, resources.pages),
+            prefetch=LockPrefetch(pages, mirrors, resources.pages),
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
             exclusions=exclusions,

@@ -156,11 +156,13 @@ class ProxpiCase(FolderCase):
         client_descriptors: int = 1000,
         open_files: int = 100,
         rules: str = "",
+        extra: str = "",
     ) -> None:
         """
         Build proxpi anew.
 
-        :param rules: lines of the table of rules
+        :param rules: lines of the table of rules, and any tables behind it
+        :param extra: the URLs of extra indexes
         """
         config = Path(tempfile.mkdtemp(prefix="proxpi-test-")) / "proxpi.toml"
         self.addCleanup(rmtree, config.parent)
@@ -169,6 +171,7 @@ class ProxpiCase(FolderCase):
             "CONFIG": str(config),
             "INDEX_URL": index,
             "INDEX_TTL": str(ttl),
+            "EXTRA_INDEX_URLS": extra,
             "CACHE_SIZE": str(capacity),
             "CACHE_DIR": str(self.folder),
             "DOWNLOAD_TIMEOUT": str(timeout),

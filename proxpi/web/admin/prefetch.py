@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from zope.interface import implementer
 from proxpi.files import Mirror, MissingUpstream, OpenFile
 from proxpi.index import PageCache
 from proxpi.prefetch import lock_formats, locks
+from proxpi.settings import DEFAULT_VIEW
 from proxpi.simple import Serialization, printable
 from proxpi.single_flight import InThread
 from proxpi.web import responses
@@ -73,10 +74,10 @@ _ERRORS = responses.EXPECTED
 
 @attrs.frozen(eq=False)
 class LockPrefetch:
-    """Fetches the files of locks."""
+    """Fetches the files of locks; pages and mirrors are those of each view, by its name."""
 
-    _pages: PageCache
-    _mirror: Mirror
+    _pages: Mapping[str, PageCache]
+    _mirrors: Mapping[str, Mirror]
     _in_thread: InThread
     # Locks are read one at a time: each may need much memory meanwhile.
     _reading: DeferredLock = attrs.field(init=False, factory=DeferredLock)
@@ -87,14 +88,23 @@ class LockPrefetch:
 
         :raises locks.LockError: if its query or its body cannot be used
         """
-        target = _target(request)
+        query = {
+            name: values[-1].decode("utf-8", "replace") for name, values in request.args.items()
+        }
+        view = query.pop(b"view", DEFAULT_VIEW)
+        if view not in self._pages:
+            shown, known = printable(view[:100]), ", ".join(self._pages)
+            raise locks.LockError(
+                f"view={shown}: there is no such view; accepted is one of {known}."
+            )
+        target = _target(query)
         async with self._reading:  # the channel has read the whole body
             work = partial(_read, request.content.getvalue(), target)
             lock, packages = await self._in_thread(work)
         del work
         request.release_body()
         lines = _Lines(request)
-        fetch = _Fetch(self._pages, self._mirror, self._in_thread, target, lines)
+        fetch = _Fetch(self._pages[view], self._mirrors[view], self._in_thread, target, lines)
         responses.set_headers(request, HEADERS)
         request.write(b"")
         request.registerProducer(lines, True)
@@ -111,9 +121,8 @@ def _read(body: bytes, target: locks.Target | None) -> tuple[locks.Lock, list[lo
     return lock, locks.fitting(lock, target)
 
 
-def _target(request: Any) -> locks.Target | None:
+def _target(query: Mapping[bytes, str]) -> locks.Target | None:
     """Read the target from the query; ``None``: all files."""
-    query = {name: values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
     for name in query:
         if name not in (b"python", b"platform", b"all"):
             shown = printable(name[:100].decode("utf-8", "replace"))

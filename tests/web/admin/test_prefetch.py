@@ -115,6 +115,17 @@ class Outcomes(PrefetchCase):
         assert "fits" in self.cause(f"demo==1.0 --hash=sha256:{'0' * 64}")
         assert len(self.prefetch("demo==1.0", EVERY)[0]) == 3
 
+    def test_view(self) -> None:
+        """The files are those of the view in the query, and of the default view without one."""
+        other, views = "https://other.example/simple/", {"default": "root", "cu126": "extra-1"}
+        tables = [f'[[view]]\nname = "{name}"\nindexes = ["{views[name]}"]' for name in views]
+        self.build(extra=other, rules="\n".join(tables))
+        self.agent.at(f"{other}demo/", page(entry("demo-2.0.tar.gz", b"another")))
+        self.agent.at(f"{FILES}demo-2.0.tar.gz", Reply(200, b"another"))
+        for query, file in {f"{EVERY}&view=cu126": "demo-2.0.tar.gz", EVERY: WHEEL}.items():
+            lines, _ = self.prefetch("demo==2.0" if "view" in query else pylock(WHEEL), query)
+            assert [(each["file"], each["outcome"]) for each in lines] == [(file, "fetched")]
+
     def test_urls_of_the_lock(self) -> None:
         """No URL of a lock is requested."""
         url = f"https://elsewhere.example/{WHEEL}"
@@ -185,6 +196,7 @@ class Refusals(PrefetchCase):
             f"?all=1&{platform}": "all=1",
             f"?python=3.12&{platform}&%00=": "\\x00",
             "?python=%ff&platform=%ff": "python",
+            "?all=1&view=cu126": "view=cu126: there is no such view; accepted is one of default",
         }.items():
             assert named in self.refusal(lock, f"/prefetch{query}"), query
 
