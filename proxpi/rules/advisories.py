@@ -332,11 +332,15 @@ class Advisories:
         stored, checked_at = self._stored, copy.checked_at or 0.0
         if stored and abs(checked_at - self._time_stored) < TIME_INTERVAL:
             return
-        try:
-            if stored:
-                await self._in_thread(lambda: self._store.save_time(checked_at))
+
+        def write() -> None:
+            if stored and self._store.path.exists():  # it may have been removed since
+                self._store.save_time(checked_at)
             else:
-                await self._in_thread(lambda: self._store.save(copy))
+                self._store.save(copy)
+
+        try:
+            await self._in_thread(write)
             self._stored, self._time_stored, self._writable = True, checked_at, True
         except OSError as error:
             if self._writable:

@@ -446,6 +446,13 @@ class FailureTests(AdvisoriesCase):
         self.restart(offline=True)
         assert self.excludes("good") == ["MAL-2026-3"]
 
+    def test_removed(self) -> None:
+        """Entries whose file was removed are stored by the next refresh, changed or not."""
+        (self.folder / ".proxpi" / "advisories").unlink()
+        self.refresh()
+        self.restart(offline=True)
+        assert self.excludes("evil") == ["MAL-2026-1"]
+
     def test_no_folder(self) -> None:
         """Without a cache folder that can be written, the archive is read nevertheless."""
         self.advisories.stop()
