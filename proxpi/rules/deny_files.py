@@ -5,7 +5,8 @@ line to hold at once. A line is one selector (:func:`proxpi.simple.selector`); a
 what follows a ``#``, is a comment. Each file has two states:
 
 * *read*: its selectors hold. Every :data:`INTERVAL` seconds a thread compares its time of change,
-  size and inode with those of the file that was read.
+  size and inode with those of the file that was read. New lines hold at once. A version that lacks
+  a selector may be one that is being written: it is read at the second look that finds it.
 * *broken*: it is missing, cannot be read, or has a line that is no selector. The selectors that
   were read before still hold, since a mistake must not let through what is denied. One error is
   logged for each problem, and one line when it is solved.
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -140,6 +142,8 @@ class DenyFiles:
     _files: dict[str, _Read]
     changed: list[Callable[[Collection[str] | None], None]] = attrs.field(factory=list)
     _problems: dict[str, str] = attrs.field(init=False, factory=dict)
+    # Versions that lack selectors, seen once.
+    _shorter: dict[str, _Version] = attrs.field(init=False, factory=dict)
     _watching: LoopingCall = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -179,10 +183,10 @@ class DenyFiles:
         return looked.addErrback(lambda failure: _log.failure("deny-files", failure))
 
     async def _read_changed(self) -> None:
-        found = await self._in_thread(lambda: _read_all(self._files))
+        files, shorter = self._files, self._shorter
+        found, names = await self._in_thread(lambda: _read_all(files, shorter))
         if not self._watching.running:
             return
-        before, changed = self.denials, False
         for path, result in found.items():
             if isinstance(result, Unusable):
                 if self._problems.get(path) != str(result):
@@ -190,6 +194,9 @@ class DenyFiles:
                     _log.error(
                         "deny-files: {problem}; the lines read before still hold", problem=result
                     )
+                continue
+            if isinstance(result, _Version):
+                self._shorter[path] = result
                 continue
             if self._problems.pop(path, None) is not None or result is not None:
                 _log.info(
@@ -199,21 +206,39 @@ class DenyFiles:
                 )
             if result is not None:
                 self._files[path] = result
-                changed = True
-        if changed and (names := concerned(before, self.denials)) != set():
+        if names != set():
             for callback in self.changed:
                 callback(names)
 
 
-def _read_all(files: dict[str, _Read]) -> dict[str, _Read | Unusable | None]:
-    found: dict[str, _Read | Unusable | None] = {}
+#: A file after a look: a new version that is read, one that is to be seen twice first, or a
+#: problem; ``None``: it has not changed.
+_Look: TypeAlias = _Read | _Version | Unusable | None
+
+
+def _read_all(
+    files: Mapping[str, _Read], shorter: Mapping[str, _Version]
+) -> tuple[dict[str, _Look], set[str] | None]:
+    """Read files that have changed; return them, and the names of the projects concerned."""
+    found: dict[str, _Look] = {}
+    after: list[Denial] = []
     for path, before in files.items():
-        found[path] = None
-        try:
-            found[path] = read(path, before)
-        except Unusable as error:
-            found[path] = error
-    return found
+        found[path] = result = _look(path, before, shorter.get(path))
+        after += result.denials if isinstance(result, _Read) else before.denials
+    if not any(isinstance(each, _Read) for each in found.values()):
+        return found, set()
+    return found, concerned([each for file in files.values() for each in file.denials], after)
+
+
+def _look(path: str, before: _Read, shorter: _Version | None) -> _Look:
+    try:
+        result = read(path, before)
+    except Unusable as error:
+        return error
+    if result is None or result.version == shorter:
+        return result
+    lacks = {each.selector for each in before.denials} - {each.selector for each in result.denials}
+    return result.version if lacks else result
 
 
 def concerned(before: Sequence[Denial], after: Sequence[Denial]) -> set[str] | None:

@@ -119,9 +119,25 @@ class Watched(FolderCase):
         assert self.look().lines == [line]
         assert self.denied(files) == ["evil", "other"]
         assert self.told == [{"other"}]
-        self.write("")
+        self.write("# more\nevil\nother\n")
         self.look()
         assert self.told == [{"other"}, {"evil", "other"}]
+
+    def test_shorter(self) -> None:
+        """A file that lacks a line may be one that is written just now: it holds once it stays."""
+        files = self.open("evil\nother\n")
+        for text in ("", "evil\n"):
+            self.write(text)
+            assert self.look().lines == []
+            assert self.denied(files) == ["evil", "other"]
+        self.write("evil\nother\nthird\n")
+        self.look()
+        assert (self.denied(files), self.told) == (["evil", "other", "third"], [{"third"}])
+        self.write("")
+        self.look()
+        line = f"deny-files: {self.path} was read again; selectors in it: 0"
+        assert self.look().lines == [line]
+        assert (self.denied(files), self.told[1:]) == ([], [{"evil", "other", "third"}])
         self.write("# nothing\n")
         self.look()
         assert len(self.told) == 2
@@ -133,6 +149,7 @@ class Watched(FolderCase):
         other.write_text("vile\n")
         os.utime(other, ns=(self.changes, self.changes))
         other.rename(self.path)
+        self.look()
         self.look()
         assert self.denied(files) == ["vile"]
 
@@ -151,9 +168,9 @@ class Watched(FolderCase):
         assert "No such file" in log.text
         assert self.look().lines == []
         assert (self.denied(files), self.told) == (["evil"], [])
-        self.write("other\n")
+        self.write("evil\nother\n")
         assert self.look().levels == ["info"]
-        assert self.denied(files) == ["other"]
+        assert self.denied(files) == ["evil", "other"]
 
     def test_mended(self) -> None:
         """A file that is there again as it was is no change, and is logged."""
@@ -167,20 +184,20 @@ class Watched(FolderCase):
     def test_written_meanwhile(self) -> None:
         """A file that changes while it is read is read at the next look."""
         files = self.open("evil\n")
-        self.write("other\n")
+        self.write("evil\nother\n")
         fstat = os.fstat
 
         def changing(descriptor: int) -> os.stat_result:
             self.put(os, "fstat", fstat)
             status = fstat(descriptor)
-            self.write("other\nthird\n")
+            self.write("evil\nother\nthird\n")
             return status
 
         self.put(os, "fstat", changing)
         self.look()
         assert self.denied(files) == ["evil"]
         self.look()
-        assert self.denied(files) == ["other", "third"]
+        assert self.denied(files) == ["evil", "other", "third"]
 
     def test_large(self) -> None:
         """A file beyond the limit is refused, unread."""
@@ -223,13 +240,13 @@ class Watched(FolderCase):
             raise RuntimeError(names)
 
         files.changed.insert(0, fails)
-        self.write("other\n")
+        self.write("evil\nother\n")
         self.look()
         assert len(self.unhandled()) == 1
         files.changed.pop(0)
-        self.write("third\n")
+        self.write("evil\nother\nthird\n")
         self.look()
-        assert self.told == [{"other", "third"}]
+        assert self.told == [{"third"}]
 
     def test_rules(self) -> None:
         """A line denies files of its project, the reason names it, and a change holds at once."""
@@ -243,6 +260,7 @@ class Watched(FolderCase):
         assert reason is not None
         assert reason.rule == f'{self.path}, line 2: "Demo==1.0"'
         self.write("")
+        self.look()
         self.look()
         after = found.of("demo")
         assert after is not None
