@@ -110,13 +110,25 @@ class Scan:
 
     :ivar started: the clock's seconds; `took`: the seconds that it took
     :ivar projects: by normalized name, the files by file name
-    :ivar unreadable: folders that cannot be read, by the normalized name of a project
+    :ivar unreadable: what lies in the folder and cannot be read, by its name
     """
 
     started: float
     took: float
     projects: Mapping[str, Mapping[str, Listed]]
     unreadable: Mapping[str, OSError]
+
+    def hidden(self, project: str, known: Collection[str]) -> OSError | None:
+        """
+        Return why files of a project may be hidden.
+
+        :param known: relative paths of its files, as far as they are known from before
+        """
+        for name, error in self.unreadable.items():
+            lay_there = (path.partition("/")[0] == name for path in known)
+            if canonicalize_name(name) == project or any(lay_there):
+                return error
+        return None
 
 
 @attrs.frozen
@@ -146,7 +158,7 @@ def scan(folder: str, started: float) -> Scan:
                 _add_files(projects, os.path.join(folder, within), f"{within}/", project)
             except OSError as error:
                 if error.errno not in _GONE:
-                    unreadable[project or canonicalize_name(within)] = error
+                    unreadable[within] = error
     return Scan(started, time.monotonic() - began, projects, unreadable)
 
 
@@ -154,15 +166,15 @@ def _add_files(
     projects: dict[str, dict[str, Listed]], path: str, prefix: str, project: str | None
 ) -> list[str]:
     """Add the files of one folder to those of their projects; return the folders in it."""
-    folders, files = [], set()
+    folders: list[str] = []
+    files: set[str] = set()
     with os.scandir(path) as entries:
         for entry in entries:
             if not entry.name.startswith(".") and names.is_filename(entry.name):
-                with suppress(OSError):
-                    if entry.is_dir():
-                        folders.append(entry.name)
-                    else:
-                        files.add(entry.name)
+                try:
+                    (folders.append if entry.is_dir() else files.add)(entry.name)
+                except OSError:  # of the target of a link: tried as a folder, it fails again
+                    folders.append(entry.name)
     for filename in files:
         if (name := filenames.project_of(filename, project)) is not None:
             listed = Listed(prefix + filename, filename + _SIGNATURE in files)
@@ -419,8 +431,12 @@ class FolderIndex:
         self, name: str, stored: StoredResponse | None, on_bytes: Callable[[int], object]
     ) -> IndexResponse[IndexPage]:
         found = await self._scanned(stored)
-        if (unreadable := found.unreadable.get(name)) is not None:
-            raise unreadable
+        if found.unreadable:
+            paths: Collection[str] = self._known.get(name, ())
+            if not paths:
+                paths = await self._in_thread(partial(self._load, name))
+            if (hidden := found.hidden(name, paths)) is not None:
+                raise hidden
         served = stored is not None and stored.served
         if (listed := found.projects.get(name)) is None:
             self._known.pop(name, None)

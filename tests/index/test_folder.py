@@ -532,6 +532,31 @@ class FailureTests(FolderIndexCase):
         assert len(log.events) == 1
         assert len(self.files()) == 1
 
+    def test_project_in_another_folder(self) -> None:
+        """Nor is a project absent whose files lay in a folder that cannot be read, of any name."""
+        self.add(WHEEL, within="bundle")
+        self.add(make_wheel("other"))
+        self.add(SDIST)
+        assert len(self.files()) == 2
+        with refused(self.wheels / "bundle", "scandir"):
+            self.fails()
+            self.start()
+            self.fails()
+            assert len(self.files("other")) == 1
+            assert not self.later("new").stored.present
+        assert len(self.files()) == 2
+
+    def test_link_within(self) -> None:
+        """A link that cannot be followed hides its project; one in a circle leads nowhere."""
+        self.add(WHEEL, within="demo")
+        assert len(self.files()) == 1
+        (self.wheels / "demo").rename(self.folder / "elsewhere")
+        (self.wheels / "demo").symlink_to("x" * 300)
+        self.fails()
+        (self.wheels / "demo").unlink()
+        (self.wheels / "demo").symlink_to("demo")
+        assert self.files() == {}
+
     def test_unreadable_file(self) -> None:
         """A file that proxpi may not read is left out, with one line in the log."""
         self.add(WHEEL, SDIST)
