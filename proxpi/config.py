@@ -220,7 +220,7 @@ def _deny_file(text: str) -> str:
     return found
 
 
-_NAMES = "letters from a to z, digits and hyphens"
+_NAMES = "lower-case letters from a to z, digits and hyphens"
 _PATTERNS = f"a list whose items are {selectors.ACCEPTED_PATTERN}"
 _SELECTORS = f"a list whose items are {selectors.ACCEPTED}"
 _pattern, _selector = reasoned(selectors.name_pattern), reasoned(selectors.selector)
@@ -488,7 +488,8 @@ class ConfigFile:
         listed = {name for view in with_default(views, indexes) for name in view.indexes}
         for index in indexes:
             if index.name not in listed:
-                yield f'{self.name}: [[index]] "{index.name}" has no effect: no [[view]] lists it'
+                effect = "the projects that it owns are in no view" if index.owns else "no effect"
+                yield f'{self.name}: no [[view]] lists [[index]] "{index.name}": {effect}'
 
 
 def _check_table(file: str, name: str, value: object) -> None:

@@ -45,7 +45,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 
-from proxpi import __version__
+from proxpi import __version__, local_files
 from proxpi.files import CacheDir, Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.resources import StartFailed, make_folder
@@ -157,6 +157,9 @@ class Proxpi(Service):
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self.settings.offline:
             _log.info("PROXPI_OFFLINE: no connection is made upstream")
+        for url in filter(local_files.is_local, self.settings.index_urls):
+            if not os.path.isdir(local_files.path_of(url)):
+                _log.warn("{url} is no folder now: no page can be made of it", url=url)
         for view in self.settings.views:
             if view.name != DEFAULT_VIEW:
                 path, indexes = f"/{view.name}/index/", ", ".join(view.indexes)

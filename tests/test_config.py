@@ -271,11 +271,12 @@ def test_a_ttl_without_effect(read: Read) -> None:
 
 
 def test_an_index_in_no_view(read: Read, file: Path) -> None:
-    """An index that no view lists is one warning."""
+    """An index that no view lists is one warning, which says that nobody gets what it owns."""
     text = '[[view]]\nname = "default"\nindexes = ["public"]'
-    assert read(TWO + text).warnings == (
-        f'{file}: [[index]] "own" has no effect: no [[view]] lists it',
-    )
+    line = f'{file}: no [[view]] lists [[index]] "own": '
+    assert read(TWO + text).warnings == (f"{line}no effect",)
+    owner = TWO + 'owns = ["acme-*"]\n' + text
+    assert read(owner).warnings == (f"{line}the projects that it owns are in no view",)
 
 
 @pytest.mark.parametrize(
@@ -308,14 +309,17 @@ def index(*lines: str, name: str = "a", url: str = "http://h/") -> str:
 #: Texts of the file, and the line behind its name.
 REFUSED = [
     # Names
-    ('[[index]]\nurl = "http://h/"', "[[index]] number 1: name is missing; a name of letters from"),
+    (
+        '[[index]]\nurl = "http://h/"',
+        "[[index]] number 1: name is missing; a name of lower-case letters from",
+    ),
     (
         '[[index]]\nname = "a"',
         '[[index]] "a": url is missing; an http or https URL with a host, or',
     ),
     (
         index(name="A"),
-        '[[index]] number 1: name = "A": not understood; a name of letters from a to z',
+        '[[index]] number 1: name = "A": not understood; a name of lower-case letters from a to z',
     ),
     (index(name=""), '[[index]] number 1: name = "": not understood; '),
     (index(name="a\n"), '[[index]] number 1: name = "a\\n": not understood; '),
@@ -399,7 +403,7 @@ REFUSED = [
     # Views
     (
         TWO + '[[view]]\nindexes = ["own"]',
-        "[[view]] number 1: name is missing; another name, of let",
+        "[[view]] number 1: name is missing; another name, of low",
     ),
     (
         TWO + '[[view]]\nname = "a"',

@@ -274,6 +274,13 @@ class Announcement(TapCase):
         file.write_text('[[view]]\nname = "public"\nindexes = ["root"]\n')
         assert "/public/index/ has the indexes root" in self.announced(f"--config={file}").text
 
+    def test_folder(self) -> None:
+        """A folder that is missing at the start is a warning: it may be mounted later."""
+        missing, there = f"file://{self.folder}/missing/", f"file://{self.folder}/"
+        log = self.announced(f"--index-url={there}", f"--extra-index-urls={missing}")
+        assert log.levels == ["warn", "info"]
+        assert f"{missing} is no folder now" in log.text
+
     def test_warnings(self) -> None:
         """A variable without effect, a broken netrc and missing verification are warnings each."""
         path = self.folder / "logins"

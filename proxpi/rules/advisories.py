@@ -315,7 +315,7 @@ class Advisories:
         copy, names = await self._in_thread(prepare)
         self._copy, self._stored = copy, False
         _log.info(
-            "advisories: {entries} entries; those of {count} projects have changed",
+            "advisories: {entries} entries; projects whose entries have changed: {count}",
             entries=len(copy.records),
             count=len(names),
         )
