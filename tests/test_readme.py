@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from docutils.core import publish_doctree
 
-from proxpi.config import TABLES
+from proxpi.config import RESERVED_SEGMENTS, TABLES
 from proxpi.options import Options
 from proxpi.prefetch.locks import Target
 from proxpi.settings import SETTINGS, Settings, table
@@ -68,6 +68,13 @@ def test_keys_of_the_configuration_file() -> None:
     tables = re.findall(r"\* - ``\[+(\w+)]+``\n((?:   .*\n|\n)+)", text)
     found = {title: re.findall(r"\* - ``([a-z-]+)``", rows) for title, rows in tables}
     assert found == {title: [*keys] for title, (_, keys) in TABLES.items()}
+
+
+def test_names_that_no_view_has() -> None:
+    """The reference names the paths that are no names of views."""
+    text = (TOP / "docs/indexes.rst").read_text()
+    [names] = re.findall(r"^\* ([^*]+?)\s+are no names of views", text, re.MULTILINE)
+    assert re.findall(r"``([a-z]+)``", names) == [*RESERVED_SEGMENTS]
 
 
 def test_the_settings_are_those_of_the_code() -> None:

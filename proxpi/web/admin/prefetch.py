@@ -162,7 +162,8 @@ class _Fetch:
             return
         if not files:
             cause = (
-                "The index lists no file of this version that fits and has a digest of the lock."
+                "The page lists no file of this version that fits and has a digest of the lock "
+                "(/stats has the files that rules exclude)."
             )
             await self._report(wanted[0].filename, "failed", 0, cause)
             return
