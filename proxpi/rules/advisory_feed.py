@@ -1,24 +1,23 @@
 """Where advisories come from: the documents below one URL, on a web server or in a folder.
 
 A feed is laid out as the OSV database publishes one ecosystem: ``all.zip``, ``modified_id.csv`` and
-``<ID>.json``. A copy of it may be a mirror (http, https) or a folder (``file:///…/``). Both are
-read through one port, :class:`Feed`, so that the refresh of advisories knows neither HTTP nor
-disks.
+``<ID>.json``. A copy of it may be a mirror (http, https) or a folder (``file:///…/``). A
+:class:`Feed` reads both, so that the refresh of advisories knows neither HTTP nor disks.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from typing import TypeAlias
 
 import attrs
 from werkzeug.http import parse_date
 
+from proxpi.local_files import is_local, path_of
 from proxpi.rules.osv import ECOSYSTEM, FeedDamaged
 from proxpi.simple import urls
 from proxpi.single_flight import InThread
@@ -62,26 +61,34 @@ class Fetched:
     modified: float | None = None
 
 
-class Feed(Protocol):
+#: Takes the bytes of a document, in chunks.
+Write: TypeAlias = Callable[[bytes], object]
+
+
+@attrs.define(eq=False)
+class Feed:
     """The documents below one URL.
 
-    :ivar url: without credentials, for logs
+    An operator may give the URL of the database, where each ecosystem has a folder, or that of a
+    folder with one ecosystem alone: the first document that is found tells.
+
+    :ivar _places: the URLs that may be meant, each with a slash at its end
+    :ivar _read: passes the document of a URL to a function
     :ivar interval: seconds between two looks at its list
     :ivar offline: whether nothing can be read from it
     """
 
-    @property
-    def interval(self) -> float: ...
+    _places: Sequence[str] = attrs.field(repr=False)
+    _read: Callable[[str, Write, Validators], Awaitable[Fetched | None]] = attrs.field(repr=False)
+    interval: float
+    offline: bool
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Its URL without credentials, for logs."""
+        return urls.loggable(self._places[-1])
 
-    @property
-    def offline(self) -> bool: ...
-
-    async def fetch(
-        self, name: str, write: Callable[[bytes], object], known: Validators
-    ) -> Fetched | None:
+    async def fetch(self, name: str, write: Write, known: Validators) -> Fetched | None:
         """
         Pass a document, in chunks, to `write`; ``None`` if it is the known version.
 
@@ -89,153 +96,83 @@ class Feed(Protocol):
         :raises UpstreamFailed: if it cannot be fetched, or not whole
         :raises OSError: if it cannot be read, or `write` raises one
         """
-        ...
+        *others, last = self._places
+        for place in others:
+            with suppress(DocumentMissing):
+                fetched = await self._read(place + name, write, known)
+                self._places = [place]
+                return fetched
+        fetched = await self._read(last + name, write, known)
+        self._places = [last]
+        return fetched
 
 
 def open_feed(url: str, upstream: UpstreamClient, in_thread: InThread) -> Feed:
     """Return the feed below a URL, by its scheme; or below the folder ``PyPI`` there."""
     base = url.rstrip("/") + "/"
     places = [base] if base.endswith(f"/{ECOSYSTEM}/") else [f"{base}{ECOSYSTEM}/", base]
-    if urlsplit(base).scheme == "file":
-        paths = (Path(unquote(urlsplit(place).path)) for place in places)
-        feeds: list[Feed] = [FolderFeed(path, in_thread) for path in paths]
-    else:
-        feeds = [WebFeed(place, upstream) for place in places]
-    return feeds[0] if len(feeds) == 1 else FirstFeed(feeds)
+    if is_local(base):
+
+        async def read_file(url: str, write: Write, known: Validators) -> Fetched | None:
+            return await in_thread(partial(_read_file, Path(path_of(url)), write, known))
+
+        return Feed(places, read_file, FOLDER_INTERVAL, offline=False)
+    return Feed(places, partial(_download, upstream), WEB_INTERVAL, upstream.offline)
 
 
-@attrs.define(eq=False)
-class FirstFeed:
-    """The first of some feeds that has a document; the last one is named in logs.
-
-    An operator may give the URL of the database, where each ecosystem has a folder, or that of a
-    folder with one ecosystem alone. The first document that is found tells.
-    """
-
-    _feeds: Sequence[Feed]
-
-    @property
-    def interval(self) -> float:
-        return self._feeds[-1].interval
-
-    @property
-    def url(self) -> str:
-        return self._feeds[-1].url
-
-    @property
-    def offline(self) -> bool:
-        return self._feeds[-1].offline
-
-    async def fetch(
-        self, name: str, write: Callable[[bytes], object], known: Validators
-    ) -> Fetched | None:
-        """See :class:`Feed`."""
-        *others, last = self._feeds
-        for feed in others:
-            with suppress(DocumentMissing):
-                fetched = await feed.fetch(name, write, known)
-                self._feeds = [feed]
-                return fetched
-        fetched = await last.fetch(name, write, known)
-        self._feeds = [last]
-        return fetched
-
-
-@attrs.define(eq=False)
-class WebFeed:
-    """A feed on a web server; `base` ends in a slash."""
-
-    base: str = attrs.field(repr=urls.public)
-    _upstream: UpstreamClient
-    interval: float = WEB_INTERVAL
-
-    @property
-    def url(self) -> str:
-        return urls.loggable(self.base)
-
-    @property
-    def offline(self) -> bool:
-        return self._upstream.offline
-
-    async def fetch(
-        self, name: str, write: Callable[[bytes], object], known: Validators
-    ) -> Fetched | None:
-        """See :class:`Feed`."""
-        async with self._upstream.file(self.base + name, known) as response:
-            if response.status == 304 and known:
-                return None
-            if response.status in (404, 410):
-                raise DocumentMissing(f"{urls.loggable(response.url)}: status {response.status}")
-            if response.status not in (200, 203):
-                raise response.status_error()
-            archive = name == ARCHIVE
-            limit = ARCHIVE_LIMIT if archive else DOCUMENT_LIMIT
-            ended = await self._read(
-                response, write, limit, ARCHIVE_TIME if archive else DOCUMENT_TIME
-            )
-        last_modified = response.header("Last-Modified")
-        stated = {"If-None-Match": response.header("ETag"), "If-Modified-Since": last_modified}
-        validators = {key: value for key, value in stated.items() if value is not None}
-        date = parse_date(last_modified)
-        return Fetched(validators, ended, date.timestamp() if date else None)
-
-    async def _read(
-        self,
-        response: Response,
-        write: Callable[[bytes], object],
-        limit: SizeLimit,
-        deadline: float,
-    ) -> bool:
-        """Read a body; return whether its end was announced."""
-        try:
-            if not response.codings:
-                return await self._upstream.stream(response, write, limit, deadline)
-            # It was not asked for; some servers compress nevertheless.
-            decoder = Decoder(response.codings, write, limit)
-            await self._upstream.stream(response, decoder.write, limit, deadline)
-            if not decoder.ended:
-                raise BodyTruncated()
-        except BodyUnusable as error:
-            raise upstream_failed(response.url, error) from error
-        return True
-
-
-@attrs.define(eq=False)
-class FolderFeed:
-    """A feed in a folder."""
-
-    folder: Path
-    _in_thread: InThread
-    interval: float = FOLDER_INTERVAL
-    offline: bool = attrs.field(init=False, default=False)
-
-    @property
-    def url(self) -> str:
-        return str(self.folder)
-
-    async def fetch(
-        self, name: str, write: Callable[[bytes], object], known: Validators
-    ) -> Fetched | None:
-        """See :class:`Feed`."""
-        return await self._in_thread(partial(self._fetch, self.folder / name, write, known))
-
-    def _fetch(
-        self, path: Path, write: Callable[[bytes], object], known: Validators
-    ) -> Fetched | None:
-        try:
-            # Before it is opened: a file that is replaced meanwhile is read again the next time.
-            status = path.stat()
-        except FileNotFoundError:
-            raise DocumentMissing(f"{path}: no such file") from None
-        if not stat.S_ISREG(status.st_mode):  # a pipe would hold the thread
-            raise FeedDamaged(f"{path}: no regular file")
-        version = {"file": f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"}
-        if known == version:
+async def _download(
+    upstream: UpstreamClient, url: str, write: Write, known: Validators
+) -> Fetched | None:
+    async with upstream.file(url, known) as response:
+        if response.status == 304 and known:
             return None
-        limit = ARCHIVE_LIMIT if path.name == ARCHIVE else DOCUMENT_LIMIT
-        if status.st_size > limit.size:
-            raise FeedDamaged(f"{path}: larger than {limit.size} bytes")
-        with open(path, "rb", buffering=0) as file:
-            for block in iter(partial(file.read, _BLOCK), b""):
-                write(block)
-        return Fetched(version)
+        if response.status in (404, 410):
+            raise DocumentMissing(f"{urls.loggable(response.url)}: status {response.status}")
+        if response.status not in (200, 203):
+            raise response.status_error()
+        archive = url.endswith(f"/{ARCHIVE}")
+        limit = ARCHIVE_LIMIT if archive else DOCUMENT_LIMIT
+        deadline = ARCHIVE_TIME if archive else DOCUMENT_TIME
+        ended = await _read_body(upstream, response, write, limit, deadline)
+    last_modified = response.header("Last-Modified")
+    stated = {"If-None-Match": response.header("ETag"), "If-Modified-Since": last_modified}
+    validators = {key: value for key, value in stated.items() if value is not None}
+    date = parse_date(last_modified)
+    return Fetched(validators, ended, date.timestamp() if date else None)
+
+
+async def _read_body(
+    upstream: UpstreamClient, response: Response, write: Write, limit: SizeLimit, deadline: float
+) -> bool:
+    """Read a body; return whether its end was announced."""
+    try:
+        if not response.codings:
+            return await upstream.stream(response, write, limit, deadline)
+        # It was not asked for; some servers compress nevertheless.
+        decoder = Decoder(response.codings, write, limit)
+        await upstream.stream(response, decoder.write, limit, deadline)
+        if not decoder.ended:
+            raise BodyTruncated()
+    except BodyUnusable as error:
+        raise upstream_failed(response.url, error) from error
+    return True
+
+
+def _read_file(path: Path, write: Write, known: Validators) -> Fetched | None:
+    try:
+        # Before it is opened: a file that is replaced meanwhile is read again the next time.
+        status = path.stat()
+    except FileNotFoundError:
+        raise DocumentMissing(f"{path}: no such file") from None
+    if not stat.S_ISREG(status.st_mode):  # a pipe would hold the thread
+        raise FeedDamaged(f"{path}: no regular file")
+    version = {"file": f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"}
+    if known == version:
+        return None
+    limit = ARCHIVE_LIMIT if path.name == ARCHIVE else DOCUMENT_LIMIT
+    if status.st_size > limit.size:
+        raise FeedDamaged(f"{path}: larger than {limit.size} bytes")
+    with open(path, "rb", buffering=0) as file:
+        for block in iter(partial(file.read, _BLOCK), b""):
+            write(block)
+    return Fetched(version)

@@ -27,9 +27,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import attrs
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
-from proxpi.simple import names
+from proxpi.simple import names, versions
 
 #: What the identifiers of entries on malicious packages begin with.
 PREFIX = "MAL-"
@@ -100,7 +100,7 @@ class Advisory:
 
     @cached_property
     def _versions(self) -> frozenset[Version | None]:
-        return frozenset(map(_version, self.versions))
+        return frozenset(map(versions.version, self.versions))
 
     @cached_property
     def _ranges(self) -> tuple[_Bounds, ...]:
@@ -155,14 +155,7 @@ class _Bounds:
 
 
 def _bound(kind: str, text: str) -> Version | None:
-    return None if (kind, text) == ("introduced", "0") else _version(text)
-
-
-def _version(text: str) -> Version | None:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return None
+    return None if (kind, text) == ("introduced", "0") else versions.version(text)
 
 
 class Affected(msgspec.Struct, frozen=True, array_like=True, gc=False):

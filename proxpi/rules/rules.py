@@ -38,6 +38,7 @@ import attrs
 from packaging.version import Version
 
 from proxpi.rules.deny_files import Denial, DenyFiles
+from proxpi.rules.osv import Advisory
 from proxpi.settings import RuleSettings
 from proxpi.simple import FileEntry, Project, Selector, ages, names, printable, versions
 
@@ -46,14 +47,6 @@ Digests: TypeAlias = Mapping[str, str]
 
 #: Compiled projects that are kept.
 MOST_COMPILED = 20_000
-
-
-class Advisory(Protocol):
-    """An advisory on some files of one project; its ``repr`` differs if they differ."""
-
-    @property
-    def id(self) -> str: ...
-    def matches(self, version: Version | None, hashes: Digests) -> bool: ...
 
 
 class Advisories(Protocol):

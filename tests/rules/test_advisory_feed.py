@@ -10,14 +10,7 @@ from twisted.internet.task import Clock
 from twisted.web.http import PotentialDataLoss
 
 from proxpi.rules import advisory_feed
-from proxpi.rules.advisory_feed import (
-    DocumentMissing,
-    Feed,
-    Fetched,
-    FolderFeed,
-    WebFeed,
-    open_feed,
-)
+from proxpi.rules.advisory_feed import DocumentMissing, Fetched, open_feed
 from proxpi.rules.osv import FeedDamaged
 from proxpi.upstream import SizeLimit, UpstreamFailed
 from tests.support.advisories import FEED, LISTING
@@ -154,7 +147,7 @@ class FolderTests(FolderCase):
         self.place = self.folder / "my feed"
         self.place.mkdir()
         upstream = upstream_client(MemoryAgent(), Clock(), offline=True)
-        self.feed: Feed = open_feed(self.place.as_uri(), upstream, at_once)
+        self.feed = open_feed(self.place.as_uri(), upstream, at_once)
         self.chunks: list[bytes] = []
 
     def fetch(self, fetched: Fetched | None = None) -> Fetched | None:
@@ -174,7 +167,7 @@ class FolderTests(FolderCase):
         os.utime(path, (1, 1))
         assert self.fetch(first) not in (None, first)
         assert not self.feed.offline
-        assert (self.feed.url, self.feed.interval) == (str(self.place), 5.0)
+        assert (self.feed.url, self.feed.interval) == (self.place.as_uri() + "/", 5.0)
 
     def test_missing(self) -> None:
         """A file or folder that is missing is a missing document."""
@@ -196,9 +189,3 @@ class FolderTests(FolderCase):
         (self.place / NAME).write_bytes(b"abc")
         self.put(advisory_feed, "DOCUMENT_LIMIT", SizeLimit(2))
         assert "larger" in str(self.failure())
-
-    def test_kinds(self) -> None:
-        """The scheme of the URL tells the kind of feed."""
-        upstream = upstream_client(MemoryAgent(), Clock())
-        assert isinstance(open_feed("file:///srv/osv/PyPI", upstream, at_once), FolderFeed)
-        assert isinstance(open_feed("http://osv.example/PyPI/", upstream, at_once), WebFeed)
