@@ -9,7 +9,7 @@ from proxpi.rules.exclusions import Exclusions
 from proxpi.rules.rules import Exclusion
 from tests.support.counted import Counted
 from tests.support.logs import logged
-from tests.support.rules import Advised, Feed, rules
+from tests.support.rules import Feed, advised, rules
 
 DENIED = Exclusion('the rule deny = "demo"', None, "deny")
 #: 12 o'clock on 15 June 2025, UTC.
@@ -54,20 +54,20 @@ def test_replaced() -> None:
 
 def test_changed_rules() -> None:
     """What was excluded by rules that have changed is not listed until its page is merged anew."""
-    feed = Feed({"demo": [Advised("MAL-1", "1")]})
+    feed = Feed({"demo": [advised("MAL-1", "1")]})
     found = Exclusions(rules(advisories=feed))
-    advised = Exclusion("the advisory MAL-1", None, "advisory")
-    found.note("demo", {"demo-1.zip": advised})
-    found.note("demo", {"demo-1.zip": advised}, view="cpu")
+    reason = Exclusion("the advisory MAL-1", None, "advisory")
+    found.note("demo", {"demo-1.zip": reason})
+    found.note("demo", {"demo-1.zip": reason}, view="cpu")
     found.note("other", {"other-1.zip": DENIED})
     for version in ("2", "3"):
-        feed.known["demo"] = [Advised("MAL-1", version)]
+        feed.known["demo"] = [advised("MAL-1", version)]
         feed.change(["demo"])
         assert [file for _, file, _ in found] == ["other-1.zip"]
         if version == "2":
-            found.note("demo", {"demo-2.zip": advised})
+            found.note("demo", {"demo-2.zip": reason})
         else:
-            found.add("demo", "demo-2.zip", advised)
+            found.add("demo", "demo-2.zip", reason)
         assert [file for _, file, _ in found] == ["other-1.zip", "demo-2.zip"]
 
 

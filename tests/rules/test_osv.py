@@ -150,6 +150,7 @@ def test_any_entry(value: Any) -> None:
         (["1.0"], ["1", "1.0.0", "v1.0"], ["1.0.1", "1.0+local", "1.0-odd"]),
         (["1.0RC1", "2"], ["1rc1", "2.0"], ["1", "1rc2"]),
         (["1.0-odd"], ["2004-odd"], ["1.0", "2004"]),
+        (["9" * 5000, "2"], ["2", "2004-odd"], ["9"]),
     ],
 )
 def test_versions(listed: list[str], matched: list[str], others: list[str]) -> None:

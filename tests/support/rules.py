@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import attrs
-from packaging.version import Version
 
 from proxpi.rules.deny_files import DenyFiles
+from proxpi.rules.osv import Advisory
 from proxpi.rules.rules import Advisories, ProjectRules, Rules
 from proxpi.settings import RuleSettings
 from proxpi.simple import Project, ages, selector
 
 
-@attrs.frozen
-class Advised:
-    """An advisory on one version, or on one digest."""
-
-    id: str
-    version: str = ""
-    sha256: str = ""
-
-    def matches(self, version: Version | None, hashes: Mapping[str, str]) -> bool:
-        return str(version) == self.version or hashes.get("sha256") == self.sha256
+def advised(identifier: str, *versions: str, sha256: str = "") -> Advisory:
+    """Return an advisory on some versions, or on one digest."""
+    return Advisory(identifier, versions, digests=(f"sha256:{sha256}",) if sha256 else ())
 
 
 @attrs.define
 class Feed:
     """Advisories by name of project."""
 
-    known: dict[str, Sequence[Advised]]
+    known: dict[str, Sequence[Advisory]]
     changed: list[Callable[[Collection[str]], object]] = attrs.field(factory=list)
 
     def change(self, names: Collection[str]) -> None:
         for callback in self.changed:
             callback(names)
 
-    def of(self, name: str) -> Sequence[Advised]:
+    def of(self, name: str) -> Sequence[Advisory]:
         return self.known.get(name, ())
 
 
