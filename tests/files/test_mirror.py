@@ -228,6 +228,23 @@ class Gone(MirrorCase):
         self.error(self.fetch(), UpstreamFailed)
 
 
+class Changing(MirrorCase):
+    """A file that may change under its name."""
+
+    VARIANTS = "demo-1.0-variants.json"
+
+    def test_range(self) -> None:
+        """A range is cut out of the verified file: one passed through could be of other bytes."""
+        for stream in (False, True):
+            self.build(stream=stream)
+            self.pages.lists(entry(self.VARIANTS, DATA))
+            self.agent.at(FILES + self.VARIANTS, Reply(200, DATA))
+            self.agent.asked.clear()
+            self.assert_bytes(self.result(self.range("2-3", self.VARIANTS)))
+            assert self.ranges() == [None]
+            self.result(self.mirror.delete("demo", self.VARIANTS))
+
+
 class Companions(MirrorCase):
     """Core metadata and signatures are fetched, verified and cached as files are."""
 

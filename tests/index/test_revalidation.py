@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
 from twisted.internet import error
@@ -17,6 +18,7 @@ from werkzeug.http import http_date
 from proxpi.index import revalidation
 from proxpi.index.breaker import Breakers, State
 from proxpi.index.page_cache import NoSuchProject, Page
+from proxpi.index.page_store import PageStore
 from proxpi.index.revalidation import (
     COLD_DEADLINE,
     MIN_PROGRESS,
@@ -363,8 +365,11 @@ class RefreshTests(PagesCase):
         self.clock.advance(5)
         self.agent.conditional = None
         self.indexes.says(AT_ROOT, project_page("b.zip"))
-        page = self.result(self.refresh())
+        saving = mock.patch.object(PageStore, "save", autospec=True, side_effect=PageStore.save)
+        with saving as save:
+            page = self.result(self.refresh())
         assert (page.status, files(page), page.remaining) == ("MISS", ["b.zip"], 1800.0)
+        assert save.call_count == 1, "it is rendered together with the new page"
         assert self.page().status == "HIT"
 
     def test_once_in_five_seconds(self) -> None:
@@ -403,6 +408,23 @@ class RefreshTests(PagesCase):
             self.agent.release(AT_ROOT)
             assert self.status(third) == "MISS"
         assert self.agent.count(AT_ROOT) == asked + 3
+
+    def test_joined_trial(self) -> None:
+        """A refresh of a page that has just failed waits for a request under way, as long as it."""
+        self.clock.advance(2000)
+        self.indexes.says(AT_ROOT, Reply(501))
+        self.slow_page()
+        self.clock.advance(1)
+        self.agent.silent.add(AT_ROOT)
+        trial, refresh = self.ask(), self.refresh()
+        self.clock.advance(1)
+        assert self.status(trial) == "STALE"
+        self.pending(refresh)
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        asked = self.agent.count(AT_ROOT)
+        self.agent.release(AT_ROOT)
+        assert self.status(refresh) == "MISS"
+        assert self.agent.count(AT_ROOT) == asked
 
     def test_waits(self) -> None:
         """A refresh waits for a slow index, for which others do not wait, until it responds."""

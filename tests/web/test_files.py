@@ -200,15 +200,21 @@ class Changing(ProxpiCase):
 
     def test_ahead_of_its_page(self) -> None:
         """An upstream with newer bytes than the page says has the page revalidated."""
-        for stream in (False, True):
+        for stream, headers, body in (
+            (False, [], self.NEW),
+            (True, [], self.NEW),
+            (False, ["Range: bytes=-4"], self.NEW[-4:]),
+            (True, ["Range: bytes=-4"], self.NEW[-4:]),
+        ):
             self.build(stream=stream)
             self.serve(self.NAME, self.OLD)
             self.pages.invalidate("demo")
             self.mirror.delete("demo", self.NAME)
             assert self.get("/index/demo/").status == 200
             self.serve(self.NAME, self.NEW)
-            response = self.get(self.PATH)
-            assert (response.status, response.body) == (200, self.NEW)
+            response = self.get(self.PATH, *headers)
+            assert response.body == body
+            self.assert_kept(response, 60, self.NEW)
             self.serve(self.NAME, self.OLD, Reply(200, self.NEW))
             self.pages.invalidate("demo")
             response = self.get(self.PATH)
