@@ -155,13 +155,13 @@ def search(
     if (found := stored.read(*sections, *rulings)) is None:
         raise StoredPageLost(stored.path)
     pages = [found[section] for section in sections]
-    pages = [page for page in pages if not is_quarantined(model.keys_of(page))]
+    offering = [page for page in pages if not is_quarantined(model.keys_of(page))]
     if rules is not None:
         ruling = read_rulings(found).get(sources.key)
         if ruling is None or not ruling.holds(rules, now):
             ruling = _rule([model.decode(page) for page in pages], rules, now)[1]
-        pages = [model.without(page, ruling.excluded) for page in pages]
-    return find(pages)
+        offering = [model.without(page, ruling.excluded) for page in offering]
+    return find(offering)
 
 
 def _rule(projects: Sequence[Project], rules: ProjectRules, now: float) -> tuple[Project, Ruling]:

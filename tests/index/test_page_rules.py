@@ -84,6 +84,14 @@ class DeniedTests(RulesCase):
         self.with_rules()
         assert self.found() == [OLD, NEW]
 
+    def test_search_of_a_quarantined_page(self) -> None:
+        """Prefetching sees no file of a quarantined page, also by rules that are new."""
+        quarantined: dict[str, Any] = {"project-status": {"status": "quarantined"}}
+        self.says(uploaded(OLD, 60.0), **quarantined)
+        self.page()
+        self.with_rules(deny=(selector("demo>1"),))
+        assert self.found() == []
+
     def test_other_rules(self) -> None:
         """Pages that were rendered by other rules are rendered anew, without a request."""
         etags: list[str] = []
