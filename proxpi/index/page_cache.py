@@ -17,7 +17,14 @@ from proxpi.index.client import SMALL
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_entries import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT
-from proxpi.index.representations import Body, Representation, StoredPageLost, search
+from proxpi.index.representations import (
+    Body,
+    Representation,
+    StoredPageLost,
+    identity,
+    identity_of,
+    search,
+)
 from proxpi.index.revalidation import Decision, Outcome, Revalidation, Status, Targets
 from proxpi.index.sources import Index, Sources, View
 from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization
@@ -225,8 +232,9 @@ class PageCache:
         return None
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
-        """Advertise no core metadata of a file any more, until the page changes."""
-        await self._entries.amend(self._entries.current(name), filename)
+        """Advertise no core metadata of a file of this view any more, until the page changes."""
+        if (listed := self.ready_file(name, filename)) is not None:
+            await self._entries.amend(self._entries.current(name), identity(listed.entry))
 
     async def advertise_metadata(self, name: str, filename: str, wheel: str, metadata: str) -> None:
         """Advertise the core metadata of a wheel wherever its index states none.
@@ -234,7 +242,7 @@ class PageCache:
         :param wheel: the sha256 of the wheel, and `metadata`: that of the core metadata in it
         """
         entry = self._entries.current(name)
-        entry.extracted[filename] = wheel, metadata
+        entry.extracted[identity_of(filename, wheel)] = filename, metadata
         await self._entries.amend(entry)
 
     def _page(

@@ -27,7 +27,7 @@ from proxpi.index.index_response import StoredResponse
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
-#: The section that names the files whose core metadata is suppressed: a list, JSON.
+#: The section with the identities of files whose core metadata is suppressed: a list, JSON.
 SUPPRESSED = "suppressed"
 #: The section with the digests of core metadata that was extracted from wheels: `Extracted`, JSON.
 EXTRACTED = "extracted"
@@ -39,7 +39,7 @@ BEGINNING = 4096
 CAPACITY = 1024 * 1024 * 1024
 
 
-#: By file names of wheels: the sha256 of the wheel, and that of its core metadata.
+#: By the identities of wheels: the file name, and the sha256 of the core metadata.
 Extracted: TypeAlias = dict[str, tuple[str, str]]
 
 

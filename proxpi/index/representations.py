@@ -187,10 +187,19 @@ def read_extracted(sections: Mapping[str, bytes]) -> Extracted:
 
 def advertise(entry: FileEntry, extracted: Extracted) -> FileEntry:
     """Return an entry with the core metadata of this very wheel, if its index states none."""
-    wheel, metadata = extracted.get(entry["filename"], ("", ""))
-    if not wheel or entry["hashes"].get("sha256") != wheel or model.metadata_hash(entry):
+    _, metadata = extracted.get(identity(entry), ("", ""))
+    if not metadata or model.metadata_hash(entry):
         return entry
     return entry | {"core-metadata": {"sha256": metadata}}
+
+
+def identity(entry: FileEntry) -> str:
+    """Return what tells a file from others of its name, as other views may list them."""
+    return identity_of(entry["filename"], entry["hashes"].get("sha256") or entry["url"])
+
+
+def identity_of(filename: str, sha256: str) -> str:
+    return f"{filename} {sha256}"
 
 
 def is_quarantined(keys: Mapping[str, Any]) -> bool:
@@ -246,7 +255,8 @@ def update(
     """Store the responses of the indexes for a project, with its representations.
 
     :param responses: by identity of the index; `pages`: the new ones
-    :param suppress: a file whose core metadata is not advertised any more, until a page changes
+    :param suppress: the :func:`identity` of a file whose core metadata is not advertised any more,
+        until a page changes
     :param extract: core metadata of wheels to advertise where an index states none
     :param now: seconds of the wall clock
     :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
@@ -315,11 +325,11 @@ def update(
 
 def _still_missing(extracted: Extracted, documents: Iterable[bytes]) -> Extracted:
     """Return the extracted core metadata of wheels that are listed, and listed without it."""
-    found = {}
-    for filename, digests in extracted.items():
+    found: Extracted = {}
+    for key, (filename, metadata) in extracted.items():
         for entry in filter(None, (model.find(document, filename) for document in documents)):
-            if advertise(entry, {filename: digests}) is not entry:
-                found[filename] = digests
+            if advertise(entry, {key: (filename, metadata)}) is not entry:
+                found[key] = filename, metadata
     return found
 
 
@@ -329,7 +339,7 @@ def _amended(project: Project, suppressed: Collection[str], extracted: Extracted
         return project
     files = [
         {key: value for key, value in entry.items() if key != "core-metadata"}
-        if entry["filename"] in suppressed
+        if identity(entry) in suppressed
         else advertise(entry, extracted)
         for entry in project.files
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -12,7 +14,7 @@ from proxpi.index.sources import Member, Members, View
 from proxpi.simple.selectors import name_pattern
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
-from tests.support.cases import at_once, root_list, run
+from tests.support.cases import at_once, entry, root_list, run
 from tests.support.indexes import project_page
 from tests.support.pages import JSON, PagesCase, files
 from tests.support.projects import names
@@ -94,6 +96,29 @@ class SharedTests(ViewsCase):
             ):
                 assert found is not None
                 assert found.entry["url"] == f"https://{host}.example/a.zip"
+
+    def test_core_metadata(self) -> None:
+        """The core metadata of a wheel concerns no other wheel of its name in another view."""
+        wheels = {"public": entry("a.whl", b"1"), "cu126": entry("a.whl", b"2")}
+        stated = {"core-metadata": True}
+        for extra in ({}, stated):
+            self.indexes.says(f"{PUBLIC}demo/", project_page(wheels["public"] | extra))
+            self.indexes.says(f"{CUDA}demo/", project_page(wheels["cu126"] | extra))
+            self.clock.advance(2000)
+            advertised = {view: self.advertised(view) for view in wheels}
+            assert advertised == dict.fromkeys(wheels, extra.get("core-metadata"))
+            for view, wheel in wheels.items() if not extra else ():
+                digests = wheel["hashes"]["sha256"], wheel["hashes"]["sha256"]
+                self.result(run(self.of[view].advertise_metadata("demo", "a.whl", *digests)))
+            for view, wheel in wheels.items():
+                assert self.advertised(view) == (extra.get("core-metadata") or wheel["hashes"])
+        self.result(run(self.of["public"].suppress_metadata("demo", "a.whl")))
+        assert {view: self.advertised(view) for view in wheels} == {"public": None, "cu126": True}
+
+    def advertised(self, view: str) -> object:
+        """Return the core metadata of a wheel that the page of a view advertises."""
+        page = json.loads(self.result(self.in_view(view)).body.data)
+        return page["files"][0].get("core-metadata")
 
     def test_file_of_another_view(self) -> None:
         """A file that only another view lists is not there."""
