@@ -183,18 +183,25 @@ def _add_files(
 
 
 def inspect(folder: str, files: Mapping[str, Listed]) -> list[Found]:
-    """Read the identities of files, by name; what is no file, or none any more, is left out."""
-    found = []
+    """Read the identities of files, by name; what is no file, or none any more, is left out.
+
+    :raises OSError: if the disk fails, or if proxpi may look at none of them
+    """
+    found, forbidden = [], None
     for filename, listed in sorted(files.items()):
         try:
             status = os.stat(os.path.join(folder, listed.path))
         except OSError as error:
-            if error.errno not in (*_GONE, *_FORBIDDEN):
+            if error.errno in _FORBIDDEN:
+                forbidden = error
+            elif error.errno not in _GONE:
                 raise
             continue
         if stat.S_ISREG(status.st_mode):
             identity = Identity.of(status)
             found.append(Found(filename, listed.path, listed.signed, identity, status.st_mtime_ns))
+    if forbidden is not None and not found:
+        raise forbidden
     return found
 
 
@@ -274,7 +281,10 @@ class Made:
 
 
 def make(folder: str, name: str, files: Sequence[Found], known: Mapping[str, Details]) -> Made:
-    """Make the page of a project from its files and what is known of them."""
+    """Make the page of a project from its files and what is known of them.
+
+    :raises OSError: if proxpi may read none of them: the project is not absent
+    """
     listing: dict[str, tuple[Found, Details]] = {}
     settled = True
     for found in files:
@@ -285,7 +295,9 @@ def make(folder: str, name: str, files: Sequence[Found], known: Mapping[str, Det
             listing[found.filename] = found, details
             settled = settled and details.settled
     gone = known.keys() - {found.path for found in files}
-    if settled and not listing:
+    if files and settled and not listing:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder + files[0].path)
+    if not files:
         return Made(None, "", gone)
     page = page_of(folder, name, listing)
     etag = ("" if settled else _UNSETTLED) + hashlib.sha256(page.document).hexdigest()

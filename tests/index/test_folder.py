@@ -568,6 +568,15 @@ class FailureTests(FolderIndexCase):
         path.touch()
         assert len(self.files()) == 2
 
+    def test_no_readable_file(self) -> None:
+        """A project is not absent because proxpi may read none of its files."""
+        self.add(WHEEL)
+        for call in ("open", "stat"):
+            with refused(self.wheels / WHEEL.filename, call):
+                assert "Permission denied" in str(self.fails()), call
+            self.start()
+        assert len(self.files()) == 1
+
     def test_timeout_error(self) -> None:
         """The error of a page that is late is its last failure, else that it is late."""
         assert "not read in time" in str(self.index.timeout_error("demo", 0.0))
