@@ -161,19 +161,8 @@ def build(
     # More threads at work would only contend with the reactor for the interpreter lock.
     in_thread = Share(resources.pages, THREADS // 2)
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
-    # A folder on a disk that hangs must not keep the threads for cached files.
-    folder_threads = Share(resources.reads, THREADS // 2)
-    members = Members(
-        [
-            Member(
-                folder_index(each, reactor, wall, folder_threads, cache_dir.own, errors)
-                if is_local(each.url)
-                else index_client(each, upstream, reactor, in_thread),
-                each.projects,
-                each.owns,
-            )
-            for each in settings.indexes
-        ]
+    members = _members(
+        settings, reactor, upstream, in_thread, cache_dir.own, errors, resources, wall
     )
     by_name = {index.name: index for index in members.indexes}
     views = [
@@ -181,21 +170,7 @@ def build(
         for each in settings.views
     ]
     deny_files = DenyFiles.open(settings.rules.deny_files, reactor, resources.reads)
-    advisories = None
-    if settings.rules.advisories == "malicious":
-        # A client of its own: neither the login of indexes nor a way into their network is for it.
-        feed_url = settings.rules.advisories_url
-        feed_urls = () if is_local(feed_url) else (feed_url,)
-        feed_upstream = upstream_for(feed_urls, netrc=attrs.evolve(netrc, default=None))
-        feed = open_feed(feed_url, feed_upstream, resources.reads)
-        advisories = Advisories(
-            feed=feed,
-            store=AdvisoryStore(cache_dir.own / "advisories", feed.url),
-            clock=reactor,
-            in_thread=Share(resources.pages, 1),
-            excepted=frozenset(settings.rules.advisories_except),
-            wall=wall,
-        )
+    advisories = _advisories(settings, reactor, upstream_for, netrc, cache_dir.own, resources, wall)
     rules = Rules(settings.rules, deny_files, advisories)
     exclusions = Exclusions(rules, wall)
     entries = PageEntries(
@@ -227,7 +202,6 @@ def build(
         ttl=ttls[0],
         folders=folders,
     )
-
     mirrors = {name: mirror.in_view(Resolver(each)) for name, each in pages.items()}
     prefetchers = {
         name: Prefetcher(
@@ -404,22 +378,6 @@ def file_mirror(
     )
 
 
-def index_client(
-    settings: IndexSettings, upstream: UpstreamClient, clock: Any, in_thread: InThread
-) -> Index:
-    """Make the client of an index on a web server."""
-    url = settings.url
-    return IndexClient(
-        name=settings.name,
-        url=url,
-        ttl=settings.ttl,
-        upstream=upstream,
-        in_thread=in_thread,
-        breakers=Breakers(urls.public(url), clock),
-        root=Root(url, upstream, clock),
-    )
-
-
 def index_folders(settings: Settings, cache: Path) -> list[str]:
     """
     Return the paths of the folders that are indexes, each with a slash at its end.
@@ -437,25 +395,76 @@ def index_folders(settings: Settings, cache: Path) -> list[str]:
     return folders
 
 
-def folder_index(
-    settings: IndexSettings,
+def _members(
+    settings: Settings,
     clock: Any,
-    wall: Callable[[], float],
+    upstream: UpstreamClient,
     in_thread: InThread,
     own: Path,
     errors: ThrottledLog,
-) -> Index:
-    """Make the index of a folder; `own`: where it remembers what it has read."""
-    return FolderIndex(
-        name=settings.name,
-        url=settings.url,
-        ttl=settings.ttl,
-        breakers=Breakers(urls.public(settings.url), clock),
+    resources: Resources,
+    wall: Callable[[], float],
+) -> Members:
+    """
+    Make the indexes, on web servers and in folders.
+
+    :param in_thread: parses pages of web servers
+    :param own: the folder where those in folders remember what they have read
+    """
+    # A folder on a disk that hangs must not keep the threads for cached files.
+    folder_threads = Share(resources.reads, THREADS // 2)
+
+    def index(stated: IndexSettings) -> Index:
+        breakers = Breakers(urls.public(stated.url), clock)
+        if is_local(stated.url):
+            return FolderIndex(
+                name=stated.name,
+                url=stated.url,
+                ttl=stated.ttl,
+                breakers=breakers,
+                clock=clock,
+                wall=wall,
+                in_thread=folder_threads,
+                store=own / "folders",
+                errors=errors,
+            )
+        return IndexClient(
+            name=stated.name,
+            url=stated.url,
+            ttl=stated.ttl,
+            upstream=upstream,
+            in_thread=in_thread,
+            breakers=breakers,
+            root=Root(stated.url, upstream, clock),
+        )
+
+    return Members([Member(index(each), each.projects, each.owns) for each in settings.indexes])
+
+
+def _advisories(
+    settings: Settings,
+    clock: Any,
+    upstream_for: Callable[..., UpstreamClient],
+    netrc: Netrc,
+    own: Path,
+    resources: Resources,
+    wall: Callable[[], float],
+) -> Advisories | None:
+    """Make the advisories with their feed, unless the rules are without."""
+    rules = settings.rules
+    if rules.advisories == "off":
+        return None
+    # A client of its own: neither the login of indexes nor a way into their network is for it.
+    urls_of_feed = () if is_local(rules.advisories_url) else (rules.advisories_url,)
+    upstream = upstream_for(urls_of_feed, netrc=attrs.evolve(netrc, default=None))
+    feed = open_feed(rules.advisories_url, upstream, resources.reads)
+    return Advisories(
+        feed=feed,
+        store=AdvisoryStore(own / "advisories", feed.url),
         clock=clock,
+        in_thread=Share(resources.pages, 1),
+        excepted=frozenset(rules.advisories_except),
         wall=wall,
-        in_thread=in_thread,
-        store=own / "folders",
-        errors=errors,
     )
 
 
