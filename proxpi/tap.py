@@ -134,9 +134,10 @@ def build(
     :raises SettingsError: for a proxy, certificates, a file of rules, or the folder of an index
         that cannot be used
     """
-    ttls = [index.ttl for index in settings.indexes]
+    # Those of folders do not count: their pages and files cost no request upstream.
+    ttls = [index.ttl for index in settings.indexes if not is_local(index.url)]
     # A page that is stale at once would be requested again, and clients need the only connection.
-    spares = min(ttls) > 0 and settings.upstream_connections > 1
+    spares = min(ttls, default=0.0) > 0 and settings.upstream_connections > 1
     prefetches = settings.prefetch and not settings.offline and spares
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
@@ -199,7 +200,7 @@ def build(
         in_thread=resources.reads,
         timeout=settings.download_timeout,
         stream=settings.slow_download == "stream",
-        ttl=ttls[0],
+        ttl=ttls[0] if ttls else 0.0,
         folders=folders,
     )
     mirrors = {name: mirror.in_view(Resolver(each)) for name, each in pages.items()}

@@ -95,6 +95,14 @@ class Prefetching(PrefetchCase):
         self.page("app")
         assert self.requested() == ["page app"]
 
+    def test_a_folder_without_a_time_to_live(self) -> None:
+        """The time to live of a folder does not matter: its pages cost no request upstream."""
+        self.build(prefetch=True, index=f"file://{self.new_folder()}", ttl=0.0, extra=INDEX)
+        self.project("app", "one")
+        self.project("one")
+        self.page("app")
+        assert self.requested() == ["page app", "metadata app", "page one"]
+
     def test_the_only_connection_is_for_clients(self) -> None:
         """With one connection to an upstream no client waits for a background request."""
         for connections, ahead in ((1, False), (2, True)):

@@ -123,6 +123,12 @@ class FolderCase(Case):
                 found.append(path)
         return found
 
+    def new_folder(self) -> Path:
+        """Make a folder outside of the cache folder, which the end of the test removes."""
+        folder = Path(tempfile.mkdtemp(prefix="proxpi-test-"))
+        self.addCleanup(rmtree, folder)
+        return folder
+
     def kept_descriptors(self) -> list[int]:
         return []
 
@@ -164,8 +170,7 @@ class ProxpiCase(FolderCase):
         :param rules: lines of the table of rules, and any tables behind it
         :param extra: the URLs of extra indexes
         """
-        config = Path(tempfile.mkdtemp(prefix="proxpi-test-")) / "proxpi.toml"
-        self.addCleanup(rmtree, config.parent)
+        config = self.new_folder() / "proxpi.toml"
         config.write_text(f"[rules]\n{rules}\n")
         settings = {
             "CONFIG": str(config),

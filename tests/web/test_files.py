@@ -88,6 +88,16 @@ class Whole(FileCase):
         self.pages.invalidate("demo")
         assert "x-verified" not in self.get(PATH).headers
 
+    def test_unverified_beside_a_folder(self) -> None:
+        """A file without a hash is revalidated at the pace of web servers, not of folders."""
+        self.build(index=f"file://{self.new_folder()}", ttl=10.0, extra=INDEX)
+        self.serve("bare-1.0.whl", DATA, Reply(200, DATA, {"ETag": '"1"'}), hashes={})
+        self.get("/index/demo/bare-1.0.whl")
+        self.clock.advance(100)
+        self.agent.asked.clear()
+        assert self.get("/index/demo/bare-1.0.whl").headers["x-cache"] == "HIT"
+        assert FILES + "bare-1.0.whl" not in self.agent.urls()
+
     def test_types(self) -> None:
         """The type is guessed by the name, or fixed; a file never has a ``Content-Encoding``."""
         octets = "application/octet-stream"
