@@ -164,7 +164,7 @@ def test_folder(
     after = len(proxy.output.splitlines())
     feed.put("MAL-2026-3", affected("good", "1.0"), day=3, withdrawn=modified(3))
     feed.write(folder)
-    proxy.wait_for_line("advisories: 3 entries; those of 1 ", after)
+    proxy.wait_for_line("advisories: 3 entries; projects whose entries have changed: 1", after)
     assert listed(proxy, "good") == ["1.0", "2.0"]
     assert excluded(proxy, wheels["good-1.0"]) == ""
 
