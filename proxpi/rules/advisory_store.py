@@ -56,12 +56,13 @@ class Copy:
         :param excepted: the identifiers, in upper case, of entries that do not count
         """
         by_identifier = {record.id: record for record in records}
-        by_name: dict[str, tuple[Record, ...]] = {}
+        by_name: dict[str, list[Record]] = {}
         for record in by_identifier.values():
             if record.id.upper() not in excepted:
                 for name in {each.name for each in record.affected}:
-                    by_name[name] = (*by_name.get(name, ()), record)
-        return cls(by_identifier, by_name, checked_at, validators)
+                    by_name.setdefault(name, []).append(record)
+        found = {name: tuple(each) for name, each in by_name.items()}
+        return cls(by_identifier, found, checked_at, validators)
 
     @property
     def modified(self) -> dict[str, int]:
