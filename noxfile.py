@@ -57,6 +57,12 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
 
 
+@nox.session(default=False)
+def real(session: nox.Session) -> None:
+    """Run the tests with large pages of the default index."""
+    _python(session, "pytest", "-m", "real", *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests and report their coverage, including that of real processes."""
