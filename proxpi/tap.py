@@ -241,6 +241,7 @@ def build(
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
             exclusions=exclusions,
+            advisories=advisories,
             exposition=exposition,
             statistics=statistics,
         )

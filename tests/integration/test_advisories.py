@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def test_excluded(
     statistics = json.loads(proxy.get("/stats").body)["advisories"]
     assert statistics["source"] == feed
     assert (statistics["entries"], statistics["projects"], statistics["error"]) == (2, 2, None)
+    assert re.search(f"2 entries, read \\d+ seconds ago \\({feed}\\)\\.<", proxy.get("/").text)
     metrics = proxy.get("/metrics").text
     assert "proxpi_advisories_entries 2.0" in metrics
     assert "proxpi_advisories_age_seconds" in metrics

@@ -22,7 +22,7 @@ from proxpi import metrics
 from proxpi.files import Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
-from proxpi.rules import Exclusions
+from proxpi.rules import Advisories, Exclusions
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
@@ -66,6 +66,7 @@ class AdminApi:
     _hosts: frozenset[str]
     _views: Sequence[str]
     _exclusions: Exclusions
+    _advisories: Advisories | None
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
 
@@ -74,7 +75,9 @@ class AdminApi:
 
     @app.route("/", methods=["GET"])
     async def page(self, request: Request) -> bytes:
-        return (await admin_page(request, self._views, self._exclusions)).apply(request)
+        return (await admin_page(request, self._views, self._exclusions, self._advisories)).apply(
+            request
+        )
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:

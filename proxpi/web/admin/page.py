@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
-from proxpi.rules import Exclusion, Exclusions
+from proxpi.rules import Advisories, Exclusion, Exclusions
 from proxpi.simple import names
 from proxpi.web.responses import WholeResponse, document, field
 
@@ -31,13 +31,18 @@ MOST_EXCLUDED = 200
 
 
 async def admin_page(
-    request: Request, views: Sequence[str], exclusions: Exclusions
+    request: Request,
+    views: Sequence[str],
+    exclusions: Exclusions,
+    advisories: Advisories | None,
 ) -> WholeResponse:
     """Render the page, with the address under which the client sees it.
 
     :param views: the names of those that have a path of their own
     """
-    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage(views, [*exclusions]))
+    known = advisories.describe() if advisories is not None else None
+    element = _AdminPage(views, [*exclusions], known)
+    body = b"<!DOCTYPE html>\n" + await flattenString(request, element)
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
 
 
@@ -47,10 +52,13 @@ class _AdminPage(Element):
     loader = XMLFile(FilePath(__file__).sibling("page.xml"))
 
     def __init__(
-        self, views: Sequence[str], excluded: Sequence[tuple[str, str, Exclusion]]
+        self,
+        views: Sequence[str],
+        excluded: Sequence[tuple[str, str, Exclusion]],
+        advisories: str | None,
     ) -> None:
         super().__init__()
-        self._views, self._excluded = views, excluded
+        self._views, self._excluded, self._advisories = views, excluded, advisories
 
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
@@ -74,6 +82,13 @@ class _AdminPage(Element):
             yield tag.clone().fillSlots(
                 view=name, path=f"{name}/index/", view_index=f"{self._base}{name}/index/"
             )
+
+    @renderer
+    def advisories(self, request: Request, tag: Tag) -> Tag | str:
+        """Show which advisories are known, if they count."""
+        if self._advisories is None:
+            return ""
+        return tag.fillSlots(advisories=names.printable(self._advisories))
 
     @renderer
     def excluded(self, request: Request, tag: Tag) -> Tag | str:
