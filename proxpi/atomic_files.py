@@ -11,11 +11,13 @@ import fcntl
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from shutil import rmtree
+from typing import IO
 
 import attrs
 from twisted.logger import Logger
@@ -79,6 +81,14 @@ def write_whole(
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def temporary(folder: Path) -> IO[bytes]:
+    """Begin a file without a file name: in a folder, or elsewhere if that refuses."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(prefix=PARTIAL, dir=folder)
+    return tempfile.TemporaryFile()
 
 
 def overwrite(path: Path, beginning: bytes) -> None:

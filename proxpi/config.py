@@ -79,7 +79,7 @@ class ViewSettings:
 
 @attrs.frozen(kw_only=True)
 class RuleSettings:
-    """The rules on what may be installed; the defaults exclude nothing.
+    """The rules on the files that may be installed; the defaults exclude nothing.
 
     :ivar exclude_newer: files that are younger than an age, or than a date, are excluded
     :ivar exclude_newer_text: the same as it was written

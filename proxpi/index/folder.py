@@ -66,9 +66,8 @@ CHUNK = 1024 * 1024
 #: The format of what is remembered; another one is not read.
 FORMAT = 1
 
-#: What the system says of a file that is gone, or that is no file any more.
+#: Errors of a path at which no regular file or folder lies, and of one that proxpi may not read.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-#: What it says of one that proxpi may not read.
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _SIGNATURE = ".asc"
 #: What the entity tag of a page with unsettled files begins with.
@@ -79,7 +78,7 @@ _log = Logger(namespace="proxpi.index")
 
 
 class Details(msgspec.Struct, frozen=True, array_like=True):
-    """What was read of a version of a file; `sha256` is empty if it may not be read.
+    """Digests and metadata of a version of a file; `sha256` is empty if proxpi may not read it.
 
     :ivar metadata: the sha256 of the core metadata in a wheel
     """
@@ -351,6 +350,9 @@ class FolderIndex:
     _in_thread: InThread
     _store: Path
     _errors: ThrottledLog
+    # It needs neither credentials nor a connection.
+    private: bool = attrs.field(init=False, default=False)
+    offline: bool = attrs.field(init=False, default=False)
     _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
     _scan: Scan | None = attrs.field(init=False, default=None)
     # By project, what was read of its files, by path.
@@ -373,16 +375,6 @@ class FolderIndex:
     def identity(self) -> str:
         """The name of the index in the stores: hexadecimal."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
-
-    @property
-    def private(self) -> bool:
-        """No request to it carries credentials."""
-        return False
-
-    @property
-    def offline(self) -> bool:
-        """It needs no connection."""
-        return False
 
     def guards(self, url: str) -> bool:
         """No client could fetch a file of it by itself."""

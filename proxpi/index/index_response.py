@@ -1,4 +1,4 @@
-"""What an index has responded: the values between an index, the revalidation and the stores."""
+"""Responses of an index: the values between an index, the revalidation and the stores."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -89,12 +88,8 @@ class ListStore(EntryStore[_Header]):
     HEADER = _Header
 
     def temporary(self) -> IO[bytes]:
-        """Begin a file without a file name: beside the folder, or elsewhere if that refuses."""
-        beside = self.folder.parent
-        with suppress(OSError):
-            beside.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(prefix=atomic_files.PARTIAL, dir=beside)
-        return tempfile.TemporaryFile()
+        """Begin a file without a file name, beside the folder."""
+        return atomic_files.temporary(self.folder.parent)
 
     def write(self, pieces: Iterable[bytes]) -> ListFile:
         """Write a file without a file name."""

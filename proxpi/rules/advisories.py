@@ -23,11 +23,10 @@ entry *lags*, and is requested again by each refresh of that hour.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
@@ -233,7 +232,7 @@ class Advisories:
         :param alone: whether the feed has no list: the archive tells which entries there are
         """
         copy = self.copy
-        with self._temporary() as file:
+        with atomic_files.temporary(self._store.path.parent) as file:
             known = copy.validators.get(ARCHIVE, {}) if alone else {}
             fetched = await self._feed.fetch(ARCHIVE, file.write, known)
             if fetched is None:
@@ -357,14 +356,6 @@ class Advisories:
                     error=error,
                 )
             self._writable = False
-
-    def _temporary(self) -> IO[bytes]:
-        """Begin a file without a file name: in the cache folder, or elsewhere if that refuses."""
-        folder = self._store.path.parent
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(prefix=atomic_files.PARTIAL, dir=folder)
-        return tempfile.TemporaryFile()
 
 
 def _newest(records: Mapping[str, Record], found: Iterable[Record]) -> dict[str, Record]:

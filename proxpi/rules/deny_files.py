@@ -1,4 +1,4 @@
-"""Files with selectors of what is denied: read at the start, and again when they change.
+"""Deny files, with selectors of files to exclude: read at the start, and again when they change.
 
 An operator, or a program of theirs, keeps such a list apart from the configuration, and wants a new
 line to hold at once. A line is one selector (:func:`proxpi.simple.selector`); an empty line, and
@@ -8,7 +8,7 @@ what follows a ``#``, is a comment. Each file has two states:
   size and inode with those of the file that was read. New lines hold at once. A version that lacks
   a selector may be one that is being written: it is read at the second look that finds it.
 * *broken*: it is missing, cannot be read, or has a line that is no selector. The selectors that
-  were read before still hold, since a mistake must not let through what is denied. One error is
+  were read before still hold, since a mistake must not let through a denied file. One error is
   logged for each problem, and one line when it is solved.
 
 At the start a broken file is an error of the configuration.

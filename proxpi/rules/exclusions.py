@@ -1,4 +1,4 @@
-"""What rules hold back: a registry for log, metrics, statistics and the admin page.
+"""The excluded files: a registry for log, metrics, statistics and the admin page.
 
 A resolver that finds no version tells its user nothing about rules, so an operator must be able to
 see what was excluded, why, and until when. The page cache notes the exclusions of each page that it

@@ -11,8 +11,8 @@ with the times of their last changes (https://google.github.io/osv.dev/data/). O
 * ``affected[].package.purl``: its qualifier ``checksum``. The schema has no field for the digests
   of files; this qualifier is the one place in it that may state them.
 
-What stands under ``database_specific`` or ``ecosystem_specific`` is not read: the schema gives it
-no meaning, and sources of the database list digests there of files that are harmless elsewhere.
+The fields ``database_specific`` and ``ecosystem_specific`` are not read: the schema gives them no
+meaning, and sources of the database list digests there of files that are harmless elsewhere.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Range: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class FeedDamaged(Exception):
-    """What a feed sent cannot be used; the exception's text is one clause that says why."""
+    """A document of a feed cannot be used; the exception's text is one clause that says why."""
 
 
 # Values
@@ -57,7 +57,7 @@ class FeedDamaged(Exception):
 
 @attrs.frozen
 class Advisory:
-    """What one entry states about the files of one project.
+    """The statements of one entry about the files of one project.
 
     Two advisories are equal, and have the same ``repr``, if they match the same files.
 
@@ -159,7 +159,7 @@ def _bound(kind: str, text: str) -> Version | None:
 
 
 class Affected(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an entry states about one project, by its normalized name."""
+    """The statements of an entry about one project, by its normalized name."""
 
     name: str
     versions: tuple[str, ...] = ()

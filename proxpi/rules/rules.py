@@ -1,4 +1,4 @@
-"""Rules on what may be installed: they exclude files from pages; the decisions are pure.
+"""Rules on the files that may be installed, which exclude others from pages; pure decisions.
 
 An operator states rules once, for all clients. A rule excludes *files*: they are not listed, so
 that a resolver chooses among the others, and they are not served. The first rule that matches is
@@ -7,12 +7,13 @@ the reason that is given, in this order:
 ===========  =====================================================  ==============================
 Kind         Excluded                                               Lifted by
 ===========  =====================================================  ==============================
-deny         what a selector of ``deny``, or a line of one of       nothing
-             ``deny-files``, selects
-advisory     what an advisory on malicious packages names           ``advisories-except``
-allow        what no selector of ``allow`` selects, if it is given  nothing
-age          uploaded at the date of ``exclude-newer`` or later,    ``exclude-newer-except``, time
-             or not as long ago as its age
+deny         files that a selector of ``deny``, or a line of one    nothing
+             of ``deny-files``, selects
+advisory     files that an advisory on malicious packages names     ``advisories-except``
+allow        files that no selector of ``allow`` selects, if it is  nothing
+             given
+age          files uploaded at the date of ``exclude-newer`` or     ``exclude-newer-except``, time
+             later, or not as long ago as its age
 ===========  =====================================================  ==============================
 
 A file whose version cannot be read in its name counts as one of the versions of a selector that

@@ -21,11 +21,6 @@ _PLATFORM = re.compile(
 _NUMBER = re.compile(r"-(?=v?\d)", re.IGNORECASE)
 
 
-def is_distribution(filename: str) -> bool:
-    """Return whether the name of a file ends as that of a distribution."""
-    return filename.lower().endswith(SUFFIXES)
-
-
 def project_of(filename: str, folder: str | None = None) -> str | None:
     """
     Return the normalized name of the project of a file; ``None`` if that cannot be told.

@@ -113,7 +113,7 @@ class FolderIndexCase(FolderCase):
 
 
 class PageTests(FolderIndexCase):
-    """What a page says of the files of its project."""
+    """The entries of a page."""
 
     def test_entries(self) -> None:
         """A page has digests, sizes, times, requires-python and core metadata of its files."""
@@ -349,7 +349,7 @@ class ChangeTests(FolderIndexCase):
             assert opened.call_count == 3
 
     def test_memory_damaged(self) -> None:
-        """What is remembered and cannot be read, or not written, costs another reading."""
+        """Details that cannot be stored, or not read after a restart, cost another reading."""
         self.add(WHEEL)
         expected = self.files()
         (remembered,) = (self.folder / "own/folders").rglob("demo.json")
@@ -533,7 +533,7 @@ class FailureTests(FolderIndexCase):
         assert len(self.files()) == 1
 
     def test_project_in_another_folder(self) -> None:
-        """Nor is a project absent whose files lay in a folder that cannot be read, of any name."""
+        """A project whose files lay in a folder that cannot be read, of any name, is not absent."""
         self.add(WHEEL, within="bundle")
         self.add(make_wheel("other"))
         self.add(SDIST)
@@ -588,7 +588,7 @@ class FailureTests(FolderIndexCase):
 
 
 class IndexTests(FolderIndexCase):
-    """What distinguishes a folder from other indexes."""
+    """The port of an index, as a folder has it."""
 
     def test_properties(self) -> None:
         """It needs no connection, and no client can fetch its files by itself."""

@@ -154,7 +154,7 @@ class Watched(FolderCase):
         assert self.denied(files) == ["vile"]
 
     def test_broken(self) -> None:
-        """What was read before holds while a file is broken, and each problem is logged once."""
+        """The lines read before hold while a file is broken, and each problem is logged once."""
         files = self.open("evil\n")
         self.write("evil\n!\n")
         log = self.look()

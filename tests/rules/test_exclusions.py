@@ -22,7 +22,7 @@ def aged(seconds: float) -> Exclusion:
 
 
 def test_listed() -> None:
-    """What is excluded now is listed with its reason, and the time when it becomes available."""
+    """An excluded file is listed with its reason, and the time when it becomes available."""
     now = [NOON - 1.0]
     found = Exclusions(rules(), lambda: now[0])
     found.note("demo", {"demo-1.zip": DENIED})
@@ -53,7 +53,7 @@ def test_replaced() -> None:
 
 
 def test_changed_rules() -> None:
-    """What was excluded by rules that have changed is not listed until its page is merged anew."""
+    """A file that changed rules have excluded is not listed until its page is merged anew."""
     feed = Feed({"demo": [advised("MAL-1", "1")]})
     found = Exclusions(rules(advisories=feed))
     reason = Exclusion("the advisory MAL-1", None, "advisory")

@@ -133,7 +133,7 @@ def test_any_range(events: list[tuple[str, str]], text: str) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=3), nested))
 def test_any_entry(value: Any) -> None:
-    """Whatever stands in an entry, it is read or refused."""
+    """An entry is read or refused, with any value in any field."""
     for key in ("id", "modified", "withdrawn", "affected"):
         data = json.dumps(document("MAL-2026-1", affected("evil")) | {key: value}).encode()
         with suppress(FeedDamaged):
@@ -190,7 +190,7 @@ def test_digests() -> None:
     ],
 )
 def test_what_databases_say_specifically(stated: dict[str, Any]) -> None:
-    """What a database or an ecosystem says for itself affects no file."""
+    """The fields of a database or an ecosystem affect no file."""
     found = advisory(
         affected("evil", ranges=[], **stated),
         database_specific={"malicious-packages-origins": [{"sha256": SHA256, "versions": ["1"]}]},
@@ -261,7 +261,7 @@ def test_nulls() -> None:
     ],
 )
 def test_no_entry(data: bytes) -> None:
-    """What is no whole entry, or another one, is refused with its identifier."""
+    """A document that is no whole entry, or another one, is refused with its identifier."""
     with pytest.raises(FeedDamaged, match="MAL-2026-1"):
         osv.read_record(data, "MAL-2026-1")
 
@@ -386,7 +386,7 @@ def test_listing_that_may_be_cut() -> None:
     ],
 )
 def test_no_listing(text: str) -> None:
-    """What is no list of entries is refused."""
+    """A document that is no list of entries is refused."""
     with pytest.raises(FeedDamaged, match="list"):
         osv.read_listing(text.encode("latin-1"))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.simple import names
-from proxpi.simple.filenames import is_distribution, project_of
+from proxpi.simple.filenames import project_of
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,6 @@ def test_project(filename: str, folder: str | None, expected: str | None) -> Non
 
 @given(st.from_regex(r"[a-z0-9._-]{0,30}\.(whl|zip|egg|tar\.gz)", fullmatch=True))
 def test_any(filename: str) -> None:
-    """Whatever is found is a normalized name, and only distributions have one."""
+    """A project is a normalized name."""
     found = project_of(filename)
     assert found is None or names.normalize(found) == found
-    assert is_distribution(filename)
