@@ -56,7 +56,9 @@ def owner(extra_index: FakeIndex) -> FakeIndex:
     return extra_index
 
 
-def _config(folder: Path, public: FakeIndex, owner: FakeIndex, ttl: str, **owned: object) -> Path:
+def _config(
+    folder: Path, public: FakeIndex, owner: FakeIndex | str, ttl: str, **owned: object
+) -> Path:
     return configs.write(
         folder,
         configs.index("public", public, ttl=ttl),
@@ -254,6 +256,57 @@ def test_prefetching(
     _assert_never_public(proxy, public, *NAMES[:1])
     public.wait_until_quiet()
     assert not [seen.path for seen in public.requests() if "acme" in seen.path.lower()]
+    assert "Traceback" not in proxy.output
+
+
+def _move(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+def _replace_with_file(folder: Path) -> None:
+    _move(folder)
+    folder.write_text("no folder")
+
+
+def _dangle(folder: Path) -> None:
+    _move(folder)
+    folder.symlink_to("nothing")
+
+
+def _empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+#: What happens to a folder that owns names, and the status of a page that was not cached.
+FOLDERS: dict[str, tuple[Callable[[Path], object], int]] = {
+    "is there": (lambda folder: None, 200),
+    "is gone": (_move, 502),
+    "is a file": (_replace_with_file, 502),
+    "is a broken link": (_dangle, 502),
+    "is empty": (_empty, 404),
+}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("happens", FOLDERS)
+def test_folder(
+    public: FakeIndex, start_proxy: StartProxy, tmp_path: Path, happens: str, kept: bool
+) -> None:
+    """A folder that owns names may go or be empty: no public file takes the place of its files."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for file in (OWN, OWN_SDIST):
+        (folder / file.filename).write_bytes(file.data)
+    url = f"file://{folder}/"
+    proxy = start_proxy(config=_config(tmp_path, public, url, EXPIRED_AT_ONCE, owns=["acme-*"]))
+    if kept:
+        assert _page(proxy)[0] == 200
+        assert proxy.get(f"/index/acme-tool/{OWN.filename}").body == OWN.data
+    happen, cold = FOLDERS[happens]
+    happen(folder)
+    assert _page(proxy)[0] == (200 if kept and cold == 502 else cold)
+    _assert_never_public(proxy, public, *NAMES[:1])
     assert "Traceback" not in proxy.output
 
 

@@ -136,16 +136,30 @@ DATES = {
 
 @pytest.mark.parametrize("date", DATES)
 def test_dates(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, date: str) -> None:
-    """With ``exclude-newer`` at proxpi, uv and pip resolve as with their own option."""
+    """With ``exclude-newer`` at proxpi, uv and pip resolve as with their own option.
+
+    proxpi requests no excluded file, nor its core metadata, in the background either.
+    """
     add_tree(fake_index)
-    proxy = start_proxy(fake_index, exclude_newer=date)
+    proxy, moment = start_proxy(fake_index, exclude_newer=date), DATES[date] or date
     _assert_resolves_alike(
         tmp_path,
         proxy,
         fake_index,
         uv=("--exclude-newer", date),
-        pip=("--uploaded-prior-to", DATES[date] or date),
+        pip=("--uploaded-prior-to", moment),
     )
+    excluded = {
+        listed.file.filename
+        for listed in _tree()
+        if EDGE + listed.after >= datetime.fromisoformat(moment)
+    }
+    requested = {
+        seen.path.removesuffix(".metadata").rpartition("/")[2]
+        for seen in fake_index.wait_until_quiet()
+        if seen.headers["user-agent"].startswith("proxpi")
+    }
+    assert excluded and not excluded & requested
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -361,6 +375,23 @@ def test_never_cached(
     _assert_out_of_reach(proxy, offered)
     requested = {seen.path.rpartition("/")[2] for seen in offered.wait_until_quiet()}
     assert not requested & {file.filename for _, file in EXCLUDED}
+    assert "Traceback" not in proxy.output
+
+
+def test_folder(offered: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """An excluded file of a folder is 403 as one of a web server is."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for file in (EVIL, EVIL_SDIST, GOOD, GOOD_SDIST, MARKED, *PAD.values()):
+        (folder / file.filename).write_bytes(file.data)
+    config = configs.write(
+        tmp_path,
+        configs.index("own", f"file://{folder}/"),
+        configs.view("other", "own"),
+        configs.rules(deny=[*DENIED]),
+    )
+    proxy = start_proxy(config=config)
+    _assert_out_of_reach(proxy, offered)
     assert "Traceback" not in proxy.output
 
 
