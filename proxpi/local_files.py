@@ -53,7 +53,7 @@ def path_of(url: str) -> str:
     return _read(url)[0]
 
 
-def version_of(url: str) -> tuple[str, Identity]:
+def path_and_identity(url: str) -> tuple[str, Identity]:
     """Return path and identity of a version of a file.
 
     :raises ValueError: if this is not a URL of one

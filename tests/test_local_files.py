@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.local_files import Identity, is_local, open_regular, path_of, url_of, version_of
+from proxpi.local_files import Identity, is_local, open_regular, path_and_identity, path_of, url_of
 
 IDENTITY = Identity(1, 2, 3)
 
@@ -17,13 +17,13 @@ def test_url(path: str) -> None:
     """The URL of a file holds its path and identity, whatever characters the path has."""
     url = url_of(path, IDENTITY)
     assert url.isascii() and is_local(url)
-    assert version_of(url) == (path, IDENTITY)
+    assert path_and_identity(url) == (path, IDENTITY)
     assert path_of(url) == path
 
 
 def test_before_the_epoch() -> None:
     """A time before 1970 is one, too."""
-    assert version_of(url_of("/a", Identity(1, 0, -5)))[1].changed_ns == -5
+    assert path_and_identity(url_of("/a", Identity(1, 0, -5)))[1].changed_ns == -5
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_other_urls(url: str) -> None:
 def test_no_version() -> None:
     """The URL of a folder names no version of a file."""
     with pytest.raises(ValueError, match="names no version"):
-        version_of("file:///srv/wheels/")
+        path_and_identity("file:///srv/wheels/")
 
 
 def test_open(tmp_path: Path) -> None:

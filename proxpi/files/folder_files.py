@@ -20,7 +20,7 @@ import attrs
 from proxpi.archives import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.resolver import METADATA, FileReference, Gone
-from proxpi.local_files import Identity, open_regular, version_of
+from proxpi.local_files import Identity, open_regular, path_and_identity
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed
 
@@ -142,7 +142,7 @@ class FolderFiles:
     def _version(self, reference: FileReference) -> tuple[str, Identity]:
         """Return path and identity of a file; `Gone` if it lies in none of the folders."""
         try:
-            path, identity = version_of(reference.url)
+            path, identity = path_and_identity(reference.url)
         except ValueError:
             raise Gone(reference, 404) from None
         # No page lists a file elsewhere; a damaged one must not lead there either.

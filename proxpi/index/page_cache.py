@@ -21,8 +21,8 @@ from proxpi.index.representations import (
     Body,
     Representation,
     StoredPageLost,
-    identity,
-    identity_of,
+    file_key,
+    key_of_file,
     search,
 )
 from proxpi.index.revalidation import Decision, Outcome, Revalidation, Status, Targets
@@ -234,7 +234,7 @@ class PageCache:
     async def suppress_metadata(self, name: str, filename: str) -> None:
         """Advertise no core metadata of a file of this view any more, until the page changes."""
         if (listed := self.ready_file(name, filename)) is not None:
-            await self._entries.amend(self._entries.current(name), identity(listed.entry))
+            await self._entries.amend(self._entries.current(name), file_key(listed.entry))
 
     async def advertise_metadata(self, name: str, filename: str, wheel: str, metadata: str) -> None:
         """Advertise the core metadata of a wheel wherever its index states none.
@@ -242,7 +242,7 @@ class PageCache:
         :param wheel: the sha256 of the wheel, and `metadata`: that of the core metadata in it
         """
         entry = self._entries.current(name)
-        entry.extracted[identity_of(filename, wheel)] = filename, metadata
+        entry.extracted[key_of_file(filename, wheel)] = filename, metadata
         await self._entries.amend(entry)
 
     def _page(

@@ -187,18 +187,18 @@ def read_extracted(sections: Mapping[str, bytes]) -> Extracted:
 
 def advertise(entry: FileEntry, extracted: Extracted) -> FileEntry:
     """Return an entry with the core metadata of this very wheel, if its index states none."""
-    _, metadata = extracted.get(identity(entry), ("", ""))
+    _, metadata = extracted.get(file_key(entry), ("", ""))
     if not metadata or model.metadata_hash(entry):
         return entry
     return entry | {"core-metadata": {"sha256": metadata}}
 
 
-def identity(entry: FileEntry) -> str:
-    """Return what tells a file from others of its name, as other views may list them."""
-    return identity_of(entry["filename"], entry["hashes"].get("sha256") or entry["url"])
+def file_key(entry: FileEntry) -> str:
+    """Return a key that tells a file from others of its name, as other views may list them."""
+    return key_of_file(entry["filename"], entry["hashes"].get("sha256") or entry["url"])
 
 
-def identity_of(filename: str, sha256: str) -> str:
+def key_of_file(filename: str, sha256: str) -> str:
     return f"{filename} {sha256}"
 
 
@@ -255,7 +255,7 @@ def update(
     """Store the responses of the indexes for a project, with its representations.
 
     :param responses: by identity of the index; `pages`: the new ones
-    :param suppress: the :func:`identity` of a file whose core metadata is not advertised any more,
+    :param suppress: the :func:`file_key` of a file whose core metadata is not advertised any more,
         until a page changes
     :param extract: core metadata of wheels to advertise where an index states none
     :param now: seconds of the wall clock
@@ -339,7 +339,7 @@ def _amended(project: Project, suppressed: Collection[str], extracted: Extracted
         return project
     files = [
         {key: value for key, value in entry.items() if key != "core-metadata"}
-        if identity(entry) in suppressed
+        if file_key(entry) in suppressed
         else advertise(entry, extracted)
         for entry in project.files
     ]

@@ -36,8 +36,8 @@ from twisted.logger import Logger
 
 from proxpi import atomic_files, metrics
 from proxpi.rules import osv
-from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed
-from proxpi.rules.advisory_store import AdvisoryStore, Copy, Validators
+from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed, Validators
+from proxpi.rules.advisory_store import AdvisoryStore, AllValidators, Copy
 from proxpi.rules.osv import Advisory, FeedDamaged, Listing, Record
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed, all_settled
@@ -247,7 +247,7 @@ class Advisories:
             records = _newest(copy.records, read.values())
         await self._replace(records, {ARCHIVE: fetched.validators})
 
-    async def _follow(self, listing: Listing, validators: Mapping[str, str]) -> None:
+    async def _follow(self, listing: Listing, validators: Validators) -> None:
         """Read the entries that changed, and drop those that are listed no more."""
         known = self.copy.modified
         gone = osv.vanished(known, listing)
@@ -296,12 +296,12 @@ class Advisories:
         )
         return found, errors
 
-    async def _confirm(self, validators: Validators) -> None:
+    async def _confirm(self, validators: AllValidators) -> None:
         """Note that the entries are those of the feed."""
         await self._replace(self.copy.records, validators)
 
     async def _replace(
-        self, records: Mapping[str, Record], validators: Validators, *, whole: bool = True
+        self, records: Mapping[str, Record], validators: AllValidators, *, whole: bool = True
     ) -> None:
         """
         Use and store these entries, and call the callbacks for the projects that they change.

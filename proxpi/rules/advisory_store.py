@@ -19,13 +19,14 @@ import msgspec
 
 from proxpi import atomic_files
 from proxpi.rules import osv
+from proxpi.rules.advisory_feed import Validators
 from proxpi.rules.osv import Advisory, Record
 
 #: The beginning of the file; the number is the version of what follows.
 FORMAT = b"proxpi advisories 1"
 
-#: What identifies the versions of documents to their feed, by the name of the document.
-Validators = Mapping[str, Mapping[str, str]]
+#: Validators of documents, by name of document.
+AllValidators = Mapping[str, Validators]
 
 
 @attrs.frozen(eq=False)
@@ -40,14 +41,14 @@ class Copy:
     records: Mapping[str, Record] = attrs.field(factory=dict)
     by_name: Mapping[str, tuple[Record, ...]] = attrs.field(factory=dict)
     checked_at: float | None = None
-    validators: Validators = attrs.field(factory=dict)
+    validators: AllValidators = attrs.field(factory=dict)
 
     @classmethod
     def of(
         cls,
         records: Iterable[Record],
         checked_at: float | None,
-        validators: Validators,
+        validators: AllValidators,
         excepted: Collection[str],
     ) -> Copy:
         """

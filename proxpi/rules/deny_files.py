@@ -223,14 +223,14 @@ def _read_all(
     found: dict[str, _Look] = {}
     after: list[Denial] = []
     for path, before in files.items():
-        found[path] = result = _look(path, before, shorter.get(path))
+        found[path] = result = _look_at(path, before, shorter.get(path))
         after += result.denials if isinstance(result, _Read) else before.denials
     if not any(isinstance(each, _Read) for each in found.values()):
         return found, set()
     return found, concerned([each for file in files.values() for each in file.denials], after)
 
 
-def _look(path: str, before: _Read, shorter: _Version | None) -> _Look:
+def _look_at(path: str, before: _Read, shorter: _Version | None) -> _Look:
     try:
         result = read(path, before)
     except Unusable as error:

@@ -38,12 +38,12 @@ class _Project:
 
     :ivar key: that of its rules when it was noted
     :ivar known: names of files with the kinds of the rules that have excluded them
-    :ivar views: what is excluded now, by name of view and of file
+    :ivar excluded: by the key of the sources of a page, and by name of file
     """
 
     key: str
     known: set[tuple[str, str]] = attrs.field(factory=set)
-    views: dict[str, Mapping[str, Exclusion]] = attrs.field(factory=dict)
+    excluded: dict[str, Mapping[str, Exclusion]] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)
@@ -58,12 +58,13 @@ class Exclusions:
     _projects: dict[str, _Project] = attrs.field(init=False, factory=dict)
     _files: int = attrs.field(init=False, default=0)
 
-    def note(self, project: str, excluded: Mapping[str, Exclusion], view: str = "default") -> None:
+    def note(self, project: str, excluded: Mapping[str, Exclusion], sources: str = "") -> None:
         """
         Note what is excluded from the page of a project now, in place of what was before.
 
         :param project: the normalized name
         :param excluded: by name of file; empty if nothing is excluded (any more)
+        :param sources: the key of the sources that the page is merged from
         """
         key = self._key(project)
         noted = self._projects.pop(project, None)
@@ -72,9 +73,9 @@ class Exclusions:
                 return
             noted = _Project(key)
         elif noted.key != key:
-            noted.key, noted.views = key, {}
+            noted.key, noted.excluded = key, {}
         self._projects[project] = noted  # as the last one
-        noted.views[view] = excluded
+        noted.excluded[sources] = excluded
         new = {
             filename: each
             for filename, each in excluded.items()
@@ -90,13 +91,13 @@ class Exclusions:
             oldest = next(iter(self._projects))
             self._files -= len(self._projects.pop(oldest).known)
 
-    def add(self, project: str, filename: str, exclusion: Exclusion, view: str = "default") -> None:
+    def add(self, project: str, filename: str, exclusion: Exclusion, sources: str = "") -> None:
         """Note one file, which a client has requested: its page may not be merged yet."""
         noted = self._projects.get(project)
         same = noted is not None and noted.key == self._key(project)
-        before = noted.views.get(view, {}) if noted is not None and same else {}
+        before = noted.excluded.get(sources, {}) if noted is not None and same else {}
         if before.get(filename) != exclusion:
-            self.note(project, {**before, filename: exclusion}, view)
+            self.note(project, {**before, filename: exclusion}, sources)
 
     def __iter__(self) -> Iterator[tuple[str, str, Exclusion]]:
         """Iterate over project, file and exclusion; a file once, however many views list it."""
@@ -104,7 +105,9 @@ class Exclusions:
         for name, noted in self._projects.items():
             if noted.key != self._key(name):
                 continue
-            files = {file: each for view in noted.views.values() for file, each in view.items()}
+            files: dict[str, Exclusion] = {}
+            for excluded in noted.excluded.values():
+                files |= excluded
             for file, each in files.items():
                 if each.available_at is None or now < each.available_at:
                     yield name, file, each

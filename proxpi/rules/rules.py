@@ -259,14 +259,14 @@ class _List:
     digests_key: str
 
     @classmethod
-    def of(cls, denials: Iterable[Denial], kind: Kind = "deny") -> _List:
+    def of(cls, denials: Iterable[Denial]) -> _List:
         names: dict[str, list[tuple[int, Denial]]] = {}
         patterns: list[tuple[int, Denial]] = []
         digests: dict[str, Exclusion] = {}
         for position, denial in enumerate(denials):
             chosen = denial.selector
             if chosen.sha256:
-                digests.setdefault(chosen.sha256, Exclusion(denial.rule, None, kind))
+                digests.setdefault(chosen.sha256, Exclusion(denial.rule, None, "deny"))
             elif chosen.pattern.is_name:
                 names.setdefault(chosen.pattern.text, []).append((position, denial))
             else:

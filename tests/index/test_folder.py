@@ -603,7 +603,7 @@ class IndexTests(FolderIndexCase):
         self.start()
         self.add(WHEEL)
         (entry,) = self.files().values()
-        assert local_files.version_of(entry["url"])[0] == f"{self.wheels}/{WHEEL.filename}"
+        assert local_files.path_and_identity(entry["url"])[0] == f"{self.wheels}/{WHEEL.filename}"
 
     def test_project_list(self) -> None:
         """The list has all names, sorted, and is confirmed as long as these are the same."""

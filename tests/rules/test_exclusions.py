@@ -9,7 +9,7 @@ from proxpi.rules.exclusions import Exclusions
 from proxpi.rules.rules import Exclusion
 from tests.support.counted import Counted
 from tests.support.logs import logged
-from tests.support.rules import Feed, advised, rules
+from tests.support.rules import KnownAdvisories, advised, rules
 
 DENIED = Exclusion('the rule deny = "demo"', None, "deny")
 #: 12 o'clock on 15 June 2025, UTC.
@@ -43,22 +43,22 @@ def test_replaced() -> None:
     """The exclusions of a page take the place of those of the page before, in the same view."""
     found = Exclusions(rules())
     found.note("demo", {"a.zip": DENIED, "b.zip": DENIED})
-    found.note("demo", {"a.zip": DENIED, "c.zip": DENIED}, view="cpu")
+    found.note("demo", {"a.zip": DENIED, "c.zip": DENIED}, "cpu")
     assert [file for _, file, _ in found] == ["a.zip", "b.zip", "c.zip"]
     found.note("demo", {"b.zip": DENIED})
     assert [file for _, file, _ in found] == ["b.zip", "a.zip", "c.zip"]
     found.note("demo", {})
-    found.note("demo", {}, view="cpu")
+    found.note("demo", {}, "cpu")
     assert found.as_json() == []
 
 
 def test_changed_rules() -> None:
     """A file that changed rules have excluded is not listed until its page is merged anew."""
-    feed = Feed({"demo": [advised("MAL-1", "1")]})
+    feed = KnownAdvisories({"demo": [advised("MAL-1", "1")]})
     found = Exclusions(rules(advisories=feed))
     reason = Exclusion("the advisory MAL-1", None, "advisory")
     found.note("demo", {"demo-1.zip": reason})
-    found.note("demo", {"demo-1.zip": reason}, view="cpu")
+    found.note("demo", {"demo-1.zip": reason}, "cpu")
     found.note("other", {"other-1.zip": DENIED})
     for version in ("2", "3"):
         feed.known["demo"] = [advised("MAL-1", version)]
@@ -77,7 +77,7 @@ def test_counted_once() -> None:
     with logged("proxpi.rules") as log:
         for _ in range(2):
             found.note("demo", {"demo-1.zip": YOUNG})
-            found.note("demo", {"demo-1.zip": YOUNG}, view="cpu")
+            found.note("demo", {"demo-1.zip": YOUNG}, "cpu")
             found.note("demo", {})
         found.note("demo", {"demo-1.zip": DENIED})
     assert log.lines == [

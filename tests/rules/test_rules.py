@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxpi.rules.rules import Exclusion, apply, states_times
 from proxpi.simple import render_html, render_json
 from tests.support.parsing import in_json
-from tests.support.rules import Feed, a_page, advised, project_rules, rules
+from tests.support.rules import KnownAdvisories, a_page, advised, project_rules, rules
 from tests.support.strategies import deterministic
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -199,7 +199,7 @@ def test_exceptions(filename: str, exceptions: Sequence[str], is_excluded: bool)
 )
 def test_advisories(filename: str, sha256: str, expected: tuple[str, None] | None) -> None:
     """A file that an advisory matches is excluded, and the reason names the advisory."""
-    feed = Feed({"demo": [advised("MAL-1", "1.0"), advised("MAL-2", sha256=SHA)]})
+    feed = KnownAdvisories({"demo": [advised("MAL-1", "1.0"), advised("MAL-2", sha256=SHA)]})
     assert judged(filename, sha256=sha256, advisories=feed) == expected
 
 
@@ -217,7 +217,7 @@ def test_order(left_out: Sequence[str], expected: tuple[str, str] | None) -> Non
     """The reason is the first rule that matches: deny, advisory, allow, age."""
     keys: dict[str, Any] = {
         "deny": ["demo==1.0"],
-        "advisories": Feed({"demo": [advised("MAL-1", "1.0")]}),
+        "advisories": KnownAdvisories({"demo": [advised("MAL-1", "1.0")]}),
         "allow": ["demo!=1.0"],
         "exclude_newer": "7 days",
         "exclude_newer_except": ["other"],
@@ -233,7 +233,7 @@ def test_order(left_out: Sequence[str], expected: tuple[str, str] | None) -> Non
 def test_an_exception_lifts_the_age_alone() -> None:
     """A file with an exception from the age is still denied, advised against, or not allowed."""
     excepted: dict[str, Any] = {"exclude_newer": "7 days", "exclude_newer_except": ["demo"]}
-    feed = Feed({"demo": [advised("MAL-1", "1.0")]})
+    feed = KnownAdvisories({"demo": [advised("MAL-1", "1.0")]})
     others: list[dict[str, Any]] = [
         {"deny": ["demo"]},
         {"advisories": feed},
@@ -249,7 +249,7 @@ def test_no_rules() -> None:
     assert rules().of("demo") is None
     assert rules(deny=["other", "acme-*"]).of("demo") is None
     assert rules(allow=["demo"]).of("demo") is None
-    assert rules(advisories=Feed({"other": [advised("MAL-1")]})).of("demo") is None
+    assert rules(advisories=KnownAdvisories({"other": [advised("MAL-1")]})).of("demo") is None
     assert rules(exclude_newer="7 days", exclude_newer_except=["d*"]).of("demo") is None
 
 
@@ -338,7 +338,7 @@ BASE: dict[str, Any] = {"exclude_newer": "7 days", "allow": ["demo>1"], "deny": 
         {"deny": ["demo==3.1"]},
         {"deny": ["demo==3", f"sha256:{SHA}"]},
         {"deny": []},
-        {"advisories": Feed({"demo": [advised("MAL-1", "1.0")]})},
+        {"advisories": KnownAdvisories({"demo": [advised("MAL-1", "1.0")]})},
     ],
 )
 def test_key(change: dict[str, Any]) -> None:
@@ -350,7 +350,7 @@ def test_key(change: dict[str, Any]) -> None:
 def test_key_of_others() -> None:
     """Rules on other projects do not change a key."""
     keys = {"deny": ["demo==3", "other"], "exclude_newer_except": ["other"]}
-    feed = Feed({"other": [advised("MAL-1", "1.0")]})
+    feed = KnownAdvisories({"other": [advised("MAL-1", "1.0")]})
     found = project_rules("demo", advisories=feed, **BASE | keys)
     assert found.key == project_rules("demo", **BASE).key
     feed.known["demo"] = [advised("MAL-1", "1.0")]
@@ -361,7 +361,7 @@ def test_key_of_others() -> None:
 
 def test_compiled_once() -> None:
     """The rules of a project are compiled once, until its advisories change."""
-    feed = Feed({})
+    feed = KnownAdvisories({})
     found = rules(deny=["demo>3"], advisories=feed)
     told: list[Collection[str] | None] = []
     found.changed.append(told.append)

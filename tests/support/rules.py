@@ -20,7 +20,7 @@ def advised(identifier: str, *versions: str, sha256: str = "") -> Advisory:
 
 
 @attrs.define
-class Feed:
+class KnownAdvisories:
     """Advisories by name of project."""
 
     known: dict[str, Sequence[Advisory]]
