@@ -103,7 +103,7 @@ class _Age:
     """The rule ``exclude-newer`` for one project.
 
     :ivar seconds: the age; ``None`` for a date
-    :ivar date: in seconds of the epoch, and as a text that compares with upload times
+    :ivar date: in seconds of the epoch
     :ivar unknown: whether a file without upload time is excluded; ``None``: see the module
     :ivar exceptions: files that it does not exclude
     """
@@ -111,29 +111,16 @@ class _Age:
     rule: str
     seconds: float | None
     date: float
-    date_text: str
     unknown: bool | None
     exceptions: tuple[Selector, ...]
 
-    def limit(self, now: float) -> str:
-        """Return a text that is greater than those of upload times that need no closer look."""
-        if self.seconds is None:
-            return self.date_text
-        date = ages.at(now - self.seconds - 1.0)
-        return "" if date is None else ages.in_utc(date)
-
-    def judge(self, entry: FileEntry, now: float, times: bool, limit: str) -> Exclusion | None:
-        uploaded = entry.get("upload-time")
-        if isinstance(uploaded, str):
-            if uploaded[-1:] == "Z" and uploaded[:-1] < limit:
-                return None
-            if (moment := ages.timestamp(uploaded)) is not None:
-                return self._judge_time(moment, now)
-        if self.unknown if self.unknown is not None else times:
-            return Exclusion(f"{self.rule}, since its upload time is not known", None, "age")
-        return None
-
-    def _judge_time(self, uploaded: float, now: float) -> Exclusion | None:
+    def judge(self, entry: FileEntry, now: float, times: bool) -> Exclusion | None:
+        stated = entry.get("upload-time")
+        uploaded = ages.timestamp(stated) if isinstance(stated, str) else None
+        if uploaded is None:
+            if self.unknown if self.unknown is not None else times:
+                return Exclusion(f"{self.rule}, since its upload time is not known", None, "age")
+            return None
         if self.seconds is None:
             return Exclusion(self.rule, None, "age") if uploaded >= self.date else None
         available_at = uploaded + self.seconds
@@ -176,9 +163,6 @@ class ProjectRules:
         :param now: seconds of the epoch
         :param times: whether the page of its index states an upload time of any file
         """
-        return self._judge(entry, now, times, self._age.limit(now) if self._age else "")
-
-    def _judge(self, entry: FileEntry, now: float, times: bool, limit: str) -> Exclusion | None:
         if self._checks:
             hashes = entry["hashes"]
             version = None
@@ -188,7 +172,7 @@ class ProjectRules:
                 if (found := check(version, hashes)) is not None:
                     return found
         age = self._age
-        if age is None or (found := age.judge(entry, now, times, limit)) is None:
+        if age is None or (found := age.judge(entry, now, times)) is None:
             return None
         return None if self._is_exception(entry, age.exceptions) else found
 
@@ -215,11 +199,10 @@ def apply(
     :param now: seconds of the epoch
     :param untimed: names of files from pages that state no upload time at all
     """
-    limit = rules._age.limit(now) if rules._age is not None else ""
     excluded: dict[str, Exclusion] = {}
     kept: list[FileEntry] = []
     for entry in project.files:
-        found = rules._judge(entry, now, entry["filename"] not in untimed, limit)
+        found = rules.judge(entry, now, times=entry["filename"] not in untimed)
         if found is None:
             kept.append(entry)
         else:
@@ -392,7 +375,6 @@ def _age(stated: RuleSettings) -> _Age | None:
         rule=f'the rule exclude-newer = "{printable(stated.exclude_newer_text)}"',
         seconds=value.total_seconds() if isinstance(value, datetime.timedelta) else None,
         date=date.timestamp() if date is not None else 0.0,
-        date_text=ages.in_utc(date) if date is not None else "",
         unknown=None if unknown is None else unknown == "exclude",
         exceptions=stated.exclude_newer_except,
     )

@@ -127,18 +127,6 @@ def _date(written: str) -> datetime.datetime:
         raise ValueError("there is no such date") from None
 
 
-def in_utc(time: datetime.datetime) -> str:
-    """
-    Write a date so that upload times compare with it as texts.
-
-    An upload time is a text such as ``2025-03-16T12:00:00.5Z``, with six digits of a second or
-    fewer. Without its ``Z`` it is less than this text exactly if it is earlier: a fraction here
-    ends in no zero, so that a text with further zeros is not less.
-    """
-    utc = time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat()
-    return utc.rstrip("0") if "." in utc else utc
-
-
 def timestamp(upload_time: str) -> float | None:
     """Return an upload time in seconds of the epoch; ``None`` if the text is none."""
     try:
