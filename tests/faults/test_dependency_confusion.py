@@ -35,6 +35,7 @@ NAMES = ["acme-tool", "Acme_Tool", "ACME.tool", "acme--tool", "%61cme-tool", "ac
 TREES = ["/index/", "/simple/", "/both/index/", "/public/index/", "/public/simple/"]
 
 
+PREFETCH = "/prefetch?python=3.12&platform=manylinux_2_28_x86_64"
 SIGN_IN = b"""<!DOCTYPE html><html><head><title>Sign in</title></head><body>
 <form action="/login" method="post"><input name="user"><input type="password">
 </form></body></html>"""
@@ -245,14 +246,13 @@ def test_prefetching(
             assert proxy.request("GET", path, {"User-Agent": USER_AGENT}).status == 200
         lib = f"{tree}demo-lib/"
         assert proxy.request("GET", lib, {"User-Agent": USER_AGENT, "Accept": JSON}).status == 200
-    for lock in (
-        "acme-tool==99.0\ndemo-lib==1.0\n",
-        f"acme-tool==99.0 --hash=sha256:{FAKED.sha256}\n",
-        f"acme-tool @ {proxy.origin}/index/acme-tool/{FAKED.filename}\n",
-    ):
-        reply = proxy.request("POST", "/prefetch?python=3.12", body=lock.encode())
-        for line in map(json.loads, reply.text.splitlines()):
-            assert "acme" not in line.get("file", "") or line["outcome"] == "failed", line
+    pin = "acme-tool==99.0"
+    locks = (f"{pin}\ndemo-lib==1.0\n", f"{pin} --hash=sha256:{FAKED.sha256}\n")
+    for lock, view in product(locks, ("default", "both", "public")):
+        reply = proxy.request("POST", f"{PREFETCH}&view={view}", body=lock.encode())
+        *lines, _ = [json.loads(line) for line in reply.text.splitlines()]
+        outcomes = {line["outcome"] for line in lines if "acme" in line["file"]}
+        assert outcomes == {"failed"}, reply.text
     _assert_never_public(proxy, public, *NAMES[:1])
     public.wait_until_quiet()
     assert not [seen.path for seen in public.requests() if "acme" in seen.path.lower()]

@@ -145,6 +145,20 @@ def test_one_name_two_files(side: Side, tmp_path: Path) -> None:
         assert ("nvidia_cublas-12.6.4.dist-info" in installed) is (view == "cu126")
 
 
+def test_locks(side: Side) -> None:
+    """A lock is prefetched from the view that is named: its clients get the files as hits."""
+    for view, modules in VIEWS.items():
+        target = f"/prefetch?python=3.12&platform=manylinux_2_28_x86_64&view={view}"
+        pins = f"torch=={modules['torch']}\ntorch-tools==1.0\n"
+        reply = side.proxy.request("POST", target, body=pins.encode())
+        *lines, _ = [json.loads(line) for line in reply.text.splitlines()]
+        assert [line["outcome"] for line in lines] == ["fetched", "fetched"], reply.text
+        wheel = f"torch-{modules['torch']}-py3-none-any.whl"
+        hit = side.proxy.get(f"/{view}/index/torch/{wheel}")
+        assert (hit.status, hit.headers["x-cache"]) == (200, "HIT")
+        assert side.proxy.get(f"/index/torch/{wheel}").status == 404
+
+
 def test_lines_of_clients(side: Side) -> None:
     """The page at ``/`` has the lines of clients for each view."""
     page = side.proxy.get("/").text
