@@ -383,7 +383,6 @@ class Settings:
 
     :ivar indexes: in order of precedence, with URLs of their own
     :ivar views: the first is the default view, which has all indexes if nothing else is stated
-    :ivar config: the path of the configuration file
     :ivar by_option: the names of the settings that were given as options
     :ivar warnings: one line for each variable, or entry of the file, without effect
     """
@@ -392,7 +391,6 @@ class Settings:
     indexes: tuple[IndexSettings, ...]
     views: tuple[ViewSettings, ...]
     rules: RuleSettings
-    config: str | None
     cache_size: int
     cache_dir: str | None
     binary_file_mime_type: bool
@@ -450,7 +448,7 @@ class Settings:
         if (exclude_newer := values.pop("exclude_newer")) is not None:
             text = texts["exclude_newer"][-1].text
             rules = attrs.evolve(rules, exclude_newer=exclude_newer, exclude_newer_text=text)
-        for name in (*_OF_INDEXES, "index_ttl"):
+        for name in ("config", *_OF_INDEXES, "index_ttl"):
             del values[name]
         return cls(
             **values,

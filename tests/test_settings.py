@@ -65,7 +65,6 @@ def test_defaults() -> None:
         indexes=(IndexSettings(name="root", url=BY_NAME["index_url"].default, ttl=1800.0),),
         views=(ViewSettings("default", ("root",)),),
         rules=RuleSettings(),
-        config=None,
         cache_size=5368709120,
         cache_dir=None,
         binary_file_mime_type=False,
@@ -91,7 +90,14 @@ def test_defaults() -> None:
 def test_the_table() -> None:
     """Each row has its field, its names, and its line in the README's table."""
     fields = [field.name for field in attrs.fields(Settings)]
-    combined = ["index_url", "index_ttl", "extra_index_urls", "extra_index_ttls", "exclude_newer"]
+    combined = [
+        "config",
+        "index_url",
+        "index_ttl",
+        "extra_index_urls",
+        "extra_index_ttls",
+        "exclude_newer",
+    ]
     values = [name for name in BY_NAME if name not in combined]
     made = ["indexes", "views", "rules", "by_option", "warnings"]
     assert sorted([*values, *made]) == sorted(fields)
@@ -140,7 +146,7 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("allow_hosts", "index_1.corp,xn--b.example", ("index_1.corp", "xn--b.example")),
     ("allow_hosts", " , ", ()),
     ("hosts", "Proxpi.Corp., a:5000 ,[::1]:80,10.1.1.1", ("proxpi.corp", "a", "::1", "10.1.1.1")),
-    ("cache_dir config", "", None),
+    ("cache_dir", "", None),
     (PATHS, "~", "/home/me"),
     (PATHS, "~/a/~", "/home/me/a/~"),
     (PATHS, "~root/a", f"{Path('~root').expanduser()}/a"),

@@ -12,8 +12,8 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 
@@ -28,8 +28,6 @@ from proxpi.upstream import UpstreamFailed
 MAX_SIGNATURE = 64 * 1024
 #: What the system says where there is no file, or none that can be sent.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
-
-T = TypeVar("T")
 
 
 @attrs.frozen
@@ -94,7 +92,8 @@ class FolderFiles:
 
     def _open(self, reference: FileReference) -> OpenFile:
         path, identity = self._version(reference)
-        file = self._reading(reference, lambda: open_regular(path))
+        with _reading(reference):
+            file = open_regular(path)
         if Identity.of(os.fstat(file.fileno())) != identity or reference.sha256 is None:
             file.close()
             raise Gone(reference, 404)
@@ -124,7 +123,7 @@ class FolderFiles:
         path, identity = self._version(reference)
         if not filename.endswith(".whl"):
             raise NoUsableMetadata("it is no wheel")
-        with self._reading(reference, lambda: open_regular(path)) as file:
+        with _reading(reference), open_regular(path) as file:
             if Identity.of(os.fstat(file.fileno())) != identity:
                 raise Gone(reference, 404)
             descriptor = file.fileno()
@@ -133,8 +132,8 @@ class FolderFiles:
 
     def _signature(self, reference: FileReference) -> bytes:
         path, _ = self._version(reference)
-        with self._reading(reference, lambda: open_regular(path)) as file:
-            data = self._reading(reference, lambda: file.read(MAX_SIGNATURE + 1))
+        with _reading(reference), open_regular(path) as file:
+            data = file.read(MAX_SIGNATURE + 1)
         if len(data) > MAX_SIGNATURE:
             raise Gone(reference, 404)
         return data
@@ -151,14 +150,17 @@ class FolderFiles:
             raise Gone(reference, 404)
         return path, identity
 
-    def _reading(self, reference: FileReference, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except OSError as error:
-            if error.errno in _GONE:
-                raise Gone(reference, 404) from error
-            cause = error.strerror or str(error)
-            raise UpstreamFailed(reference.url, f"it cannot be read: {cause}") from error
+
+@contextmanager
+def _reading(reference: FileReference) -> Iterator[None]:
+    """Raise `Gone` or `UpstreamFailed` in place of an `OSError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _GONE:
+            raise Gone(reference, 404) from error
+        cause = error.strerror or str(error)
+        raise UpstreamFailed(reference.url, f"it cannot be read: {cause}") from error
 
 
 def _without_suffix(url: str, suffix: str) -> str:
