@@ -13,7 +13,8 @@ import io
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import BinaryIO, Protocol
 
@@ -93,18 +94,24 @@ def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
 
 def core_metadata(wheel: SparseFile, filename: str) -> bytes:
     """Read the metadata in a wheel; raises `NoUsableMetadata` or `PieceMissing`."""
+    with _reading(), zipfile.ZipFile(wheel) as archive:
+        member = _member(archive, filename)
+        # In one go, rather than header, name and content one after the other.
+        wheel.seek(member.header_offset)
+        wheel.read(ENTRY + member.compress_size)
+        with archive.open(member) as content:
+            return content.read(LIMIT)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raise `NoUsableMetadata` for an archive that cannot be read."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            member = _member(archive, filename)
-            # In one go, rather than header, name and content one after the other.
-            wheel.seek(member.header_offset)
-            wheel.read(ENTRY + member.compress_size)
-            with archive.open(member) as content:
-                return content.read(LIMIT)
+        yield
     except (PieceMissing, NoUsableMetadata):
         raise
-    except Exception as error:  # noqa: BLE001 (zipfile does not tell what odd archives may raise)
-        cause = error or type(error).__name__
+    except Exception as error:  # noqa: BLE001 (an odd archive may raise anything)
+        cause = str(error) or type(error).__name__
         raise NoUsableMetadata(f"it is no archive that can be read ({cause})") from None
 
 
@@ -137,17 +144,12 @@ def _require_bounded(member: zipfile.ZipInfo) -> None:
 def source_metadata(file: BinaryIO, size: int, filename: str) -> bytes:
     """Read the metadata in a source distribution or an egg; raises `NoUsableMetadata`."""
     lower = filename.lower()
-    try:
+    with _reading():
         if lower.endswith((".zip", ".egg")):
             return _from_zip(file, size)
         for ending, unpack in _UNPACK.items():
             if lower.endswith(ending):
                 return _from_tar(_Bounded(unpack(file)))
-    except NoUsableMetadata:
-        raise
-    except Exception as error:  # noqa: BLE001 (an odd archive may raise anything)
-        cause = error or type(error).__name__
-        raise NoUsableMetadata(f"it is no archive that can be read ({cause})") from None
     raise NoUsableMetadata("archives of this kind are not read")
 
 
