@@ -108,15 +108,15 @@ class RuleSettings:
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """The values of a configuration file.
+    """The values of a configuration file, or those without one.
 
-    :ivar indexes: empty if the file has no ``[[index]]``
-    :ivar views: empty if the file has no ``[[view]]``
+    :ivar indexes: those of the file or, if it has none, of variables
+    :ivar views: the default view comes first
     :ivar warnings: one line for each entry without effect, and for a file that others can read
     """
 
-    indexes: tuple[IndexSettings, ...] = ()
-    views: tuple[ViewSettings, ...] = ()
+    indexes: tuple[IndexSettings, ...]
+    views: tuple[ViewSettings, ...]
     rules: RuleSettings = RuleSettings()
     warnings: tuple[str, ...] = ()
 
@@ -392,23 +392,20 @@ class ConfigFile:
     def has_indexes(self) -> bool:
         return bool(self._stated.get("index"))
 
-    def read(self, variables: Sequence[IndexSettings]) -> Config:
+    def read(self, variables: tuple[IndexSettings, ...]) -> Config:
         """
         Read the tables; raises :exc:`SettingsError`.
 
         :param variables: the indexes of variables, which count if the file has none
         """
-        indexes = self._indexes()
-        views = self._views([each.name for each in indexes or variables])
-        for view in with_default(views, indexes):
+        stated = self._indexes()
+        indexes = stated or variables
+        views = with_default(self._views([each.name for each in indexes]), indexes)
+        for view in views:
             self._check_owners(view, [each for each in indexes if each.name in view.indexes])
         rules = self._rules()
-        return Config(
-            indexes=indexes,
-            views=views,
-            rules=rules,
-            warnings=tuple(self._warnings(indexes, views, rules)),
-        )
+        warnings = tuple(self._warnings(stated, views, rules))
+        return Config(indexes=indexes, views=views, rules=rules, warnings=warnings)
 
     def _tables(self, kind: str) -> Iterator[tuple[_Table, dict[str, Any]]]:
         """Read the tables of one kind, which have names of their own."""
@@ -485,7 +482,7 @@ class ConfigFile:
         secrets = map(urls.userinfo, (*(each.url for each in indexes), rules.advisories_url))
         if self.exposed and any(secrets):
             yield f"{self.name} has a password, and every user can read it: chmod o-r"
-        listed = {name for view in with_default(views, indexes) for name in view.indexes}
+        listed = {name for view in views for name in view.indexes}
         for index in indexes:
             if index.name not in listed:
                 effect = "the projects that it owns are in no view" if index.owns else "no effect"

@@ -433,18 +433,14 @@ class Settings:
         file = _config_file(texts["config"])
         warnings = list(_warnings(environment))
         if file is not None and file.has_indexes:
-            for name in _OF_INDEXES:
-                for given in texts[name]:
-                    why = f"{file.name} has [[index]] tables, too"
-                    raise setting(name).refusal(given, why, "only one of the two")
-            for given in texts["index_ttl"]:
-                warnings.append(
-                    f"{given.variable} has no effect: each [[index]] has a ttl of its own"
-                )
+            warnings += _beside_indexes(file, texts)
         values = {row.name: row.values(texts[row.name]) for row in SETTINGS}
         indexes = _indexes(values, texts)
-        config = file.read(indexes) if file is not None else Config()
-        indexes, rules = config.indexes or indexes, config.rules
+        if file is not None:
+            config = file.read(indexes)
+        else:
+            config = Config(indexes=indexes, views=with_default((), indexes))
+        rules = config.rules
         if (exclude_newer := values.pop("exclude_newer")) is not None:
             text = texts["exclude_newer"][-1].text
             rules = attrs.evolve(rules, exclude_newer=exclude_newer, exclude_newer_text=text)
@@ -452,8 +448,8 @@ class Settings:
             del values[name]
         return cls(
             **values,
-            indexes=indexes,
-            views=with_default(config.views, indexes),
+            indexes=config.indexes,
+            views=config.views,
             rules=rules,
             by_option=frozenset(n for n, given in texts.items() if given and given[-1].by_option),
             warnings=(*warnings, *config.warnings),
@@ -490,6 +486,16 @@ def _config_file(given: Sequence[Given]) -> ConfigFile | None:
         return ConfigFile.load(file)
     except NotAccepted as error:
         raise row.refusal(given[-1], str(error), "a readable TOML file") from None
+
+
+def _beside_indexes(file: ConfigFile, texts: Mapping[str, Sequence[Given]]) -> Iterator[str]:
+    """Return the warnings of a file with indexes; `SettingsError` if variables have some, too."""
+    for name in _OF_INDEXES:
+        for given in texts[name]:
+            why = f"{file.name} has [[index]] tables, too"
+            raise setting(name).refusal(given, why, "only one of the two")
+    for given in texts["index_ttl"]:
+        yield f"{given.variable} has no effect: each [[index]] has a ttl of its own"
 
 
 def _indexes(
