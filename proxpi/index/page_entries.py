@@ -28,6 +28,7 @@ from proxpi.index.representations import (
     StoredPageLost,
     advertise,
     find,
+    follows,
     read_extracted,
     read_rulings,
     update,
@@ -204,7 +205,7 @@ class PageEntries:
         body = entry.bodies.get(representation) or self._load_body(entry, representation)
         if body is None or (rules is None and body.ruling is None):
             return body
-        return body if body.holds(rules, self.wall()) else None
+        return body if follows(body.ruling, rules, self.wall()) else None
 
     def _load_body(self, entry: PageEntry, representation: Representation) -> Body | None:
         stored, name = entry.stored, representation.name

@@ -81,10 +81,12 @@ class Ruling(msgspec.Struct, frozen=True):
     until: float | None
     excluded: dict[str, Exclusion]
 
-    def holds(self, rules: ProjectRules | None, now: float) -> bool:
-        """Whether the same verdict follows from rules at some time (wall-clock seconds)."""
-        same = rules is not None and rules.key == self.key
-        return same and (self.until is None or now < self.until)
+
+def follows(ruling: Ruling | None, rules: ProjectRules | None, now: float) -> bool:
+    """Whether this verdict, or none, follows from rules at some time (wall-clock seconds)."""
+    if ruling is None or rules is None:
+        return ruling is None and rules is None
+    return ruling.key == rules.key and (ruling.until is None or now < ruling.until)
 
 
 #: By the keys of sources; there is none for those to which no rule applies.
@@ -98,10 +100,6 @@ class Body:
     data: bytes
     etag: str
     ruling: Ruling | None = None
-
-    def holds(self, rules: ProjectRules | None, now: float) -> bool:
-        """Whether it follows from rules at some time (wall-clock seconds)."""
-        return rules is None if self.ruling is None else self.ruling.holds(rules, now)
 
 
 def merge(projects: Sequence[Project]) -> Project:
@@ -158,7 +156,7 @@ def search(
     offering = [page for page in pages if not is_quarantined(model.keys_of(page))]
     if rules is not None:
         ruling = read_rulings(found).get(sources.key)
-        if ruling is None or not ruling.holds(rules, now):
+        if ruling is None or not follows(ruling, rules, now):
             ruling = _rule([model.decode(page) for page in pages], rules, now)[1]
         offering = [model.without(page, ruling.excluded) for page in offering]
     return find(offering)
@@ -274,21 +272,12 @@ def update(
         raise StoredPageLost(name)
     documents = {DOCUMENT + key: known[DOCUMENT + key] for key in present}
     unchanged = documents == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}
-    suppressed = set(msgspec.json.decode(old.get(SUPPRESSED, b"[]"))) if unchanged else set()
-    extracted = read_extracted(old)
-    if suppress is not None:
-        suppressed.add(suppress)
-        extracted.pop(suppress, None)
-    suppressed -= extract.keys()
-    extracted |= extract
-    if extract or not unchanged:
-        extracted = _still_missing(extracted, documents.values())
-    keep = unchanged and suppress is None and not extract
-    kept = {key: data for key, data in old.items() if keep and not is_source(key)}
-    rulings, rendered = read_rulings(kept), {key: kept[key] for key in kept if key != RULINGS}
+    suppressed, extracted = _amendments(old, documents.values(), unchanged, suppress, extract)
+    kept = old if unchanged and suppress is None and not extract else {}
+    rulings = read_rulings(kept)
+    rendered = {key: kept[key] for key in kept if not is_source(key) and key != RULINGS}
     for sources in {each.sources: None for each in requested}:
-        ruling = rulings.get(sources.key)
-        if rules is not None if ruling is None else not ruling.holds(rules, now):
+        if not follows(rulings.get(sources.key), rules, now):
             rulings.pop(sources.key, None)
             rendered = {
                 key: data for key, data in rendered.items() if not key.startswith(sources.key)
@@ -321,6 +310,26 @@ def update(
         for each in requested
         if each.name in sections
     }
+
+
+def _amendments(
+    old: Mapping[str, bytes],
+    documents: Collection[bytes],
+    unchanged: bool,
+    suppress: str | None,
+    extract: Extracted,
+) -> tuple[set[str], Extracted]:
+    """Return the suppressed core metadata, by :func:`file_key`, and the extracted one."""
+    suppressed = set(msgspec.json.decode(old.get(SUPPRESSED, b"[]"))) if unchanged else set()
+    extracted = read_extracted(old)
+    if suppress is not None:
+        suppressed.add(suppress)
+        extracted.pop(suppress, None)
+    suppressed -= extract.keys()
+    extracted |= extract
+    if extract or not unchanged:
+        extracted = _still_missing(extracted, documents)
+    return suppressed, extracted
 
 
 def _still_missing(extracted: Extracted, documents: Iterable[bytes]) -> Extracted:
