@@ -8,10 +8,8 @@ to be unpacked to its end, so it is read from a file at hand.
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import re
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,10 +31,17 @@ class _Readable(Protocol):
     def read(self, count: int, /) -> bytes: ...
 
 
+def _gunzip(file: BinaryIO) -> _Readable:
+    # Only folders have source distributions that are read: most processes do without the module.
+    import gzip
+
+    return gzip.GzipFile(fileobj=file)
+
+
 #: What unpacks a tar archive, by its ending. (The memory that xz takes is not bounded.)
 _UNPACK: dict[str, Callable[[BinaryIO], _Readable]] = {
-    ".tar.gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".tgz": lambda file: gzip.GzipFile(fileobj=file),
+    ".tar.gz": _gunzip,
+    ".tgz": _gunzip,
     ".tar.bz2": bz2.BZ2File,
     ".tar": lambda file: file,
 }
@@ -168,6 +173,8 @@ def _from_zip(file: BinaryIO, size: int) -> bytes:
 
 
 def _from_tar(unpacked: _Bounded) -> bytes:
+    import tarfile  # as for gzip
+
     with tarfile.open(fileobj=unpacked, mode="r|") as archive:  # type: ignore[call-overload]
         for member in islice(archive, MEMBERS):
             if _PKG_INFO.fullmatch(member.name) and member.isfile():

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.application.service import IService
@@ -46,7 +46,6 @@ from proxpi.files import (
 )
 from proxpi.index import (
     Breakers,
-    FolderIndex,
     Index,
     IndexClient,
     ListEntries,
@@ -73,7 +72,7 @@ from proxpi.resources import (
     temporary_path,
     use_monotonic_time,
 )
-from proxpi.rules import Advisories, AdvisoryStore, DenyFiles, Exclusions, Rules, open_feed
+from proxpi.rules import DenyFiles, Exclusions, Rules
 from proxpi.service import Proxpi, Shutdown
 from proxpi.settings import DEFAULT_VIEW as DEFAULT
 from proxpi.settings import IndexSettings, Settings, SettingsError
@@ -105,6 +104,9 @@ from proxpi.web import (
     Site,
     machine_names,
 )
+
+if TYPE_CHECKING:
+    from proxpi.rules.advisories import Advisories
 
 __all__ = ["Options", "makeService"]
 
@@ -241,7 +243,7 @@ def build(
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
             exclusions=exclusions,
-            advisories=advisories,
+            advisories=advisories.describe if advisories else None,
             exposition=exposition,
             statistics=statistics,
         )
@@ -419,6 +421,9 @@ def _members(
     def index(stated: IndexSettings) -> Index:
         breakers = Breakers(urls.public(stated.url), clock)
         if is_local(stated.url):
+            # Most processes do without: not imported at their start.
+            from proxpi.index.folder import FolderIndex
+
             return FolderIndex(
                 name=stated.name,
                 url=stated.url,
@@ -456,6 +461,11 @@ def _advisories(
     rules = settings.rules
     if rules.advisories == "off":
         return None
+    # Most processes do without: not imported at their start.
+    from proxpi.rules.advisories import Advisories
+    from proxpi.rules.advisory_feed import open_feed
+    from proxpi.rules.advisory_store import AdvisoryStore
+
     # A client of its own: neither the login of indexes nor a way into their network is for it.
     urls_of_feed = () if is_local(rules.advisories_url) else (rules.advisories_url,)
     upstream = upstream_for(urls_of_feed, netrc=attrs.evolve(netrc, default=None))

@@ -5,7 +5,6 @@ Nothing here knows HTTP clients of proxpi, or package files.
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
-from proxpi.index.folder import FolderIndex
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
 from proxpi.index.page_entries import PageEntries
@@ -15,7 +14,6 @@ from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
     "Breakers",
-    "FolderIndex",
     "Index",
     "IndexClient",
     "ListEntries",

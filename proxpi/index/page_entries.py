@@ -35,8 +35,7 @@ from proxpi.index.representations import (
 )
 from proxpi.index.revalidation import Entry
 from proxpi.index.sources import Index, Sources
-from proxpi.rules.exclusions import Exclusions
-from proxpi.rules.rules import Rules
+from proxpi.rules import Exclusions, Rules
 from proxpi.simple import FileEntry, FileExcluded, ListedFile
 from proxpi.single_flight import Flights, InThread
 

@@ -5,22 +5,16 @@ feed of advisories are read again in the background. Nothing here knows pages in
 files or clients.
 """
 
-from proxpi.rules.advisories import Advisories
-from proxpi.rules.advisory_feed import open_feed
-from proxpi.rules.advisory_store import AdvisoryStore
 from proxpi.rules.deny_files import DenyFiles
 from proxpi.rules.exclusions import Exclusions
 from proxpi.rules.rules import Exclusion, ProjectRules, Rules, apply, states_times
 
 __all__ = [
-    "Advisories",
-    "AdvisoryStore",
     "DenyFiles",
     "Exclusion",
     "Exclusions",
     "ProjectRules",
     "Rules",
     "apply",
-    "open_feed",
     "states_times",
 ]

@@ -22,7 +22,7 @@ from proxpi import metrics
 from proxpi.files import Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
-from proxpi.rules import Advisories, Exclusions
+from proxpi.rules import Exclusions
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
@@ -66,7 +66,7 @@ class AdminApi:
     _hosts: frozenset[str]
     _views: Sequence[str]
     _exclusions: Exclusions
-    _advisories: Advisories | None
+    _advisories: Callable[[], str] | None
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
 

@@ -6,14 +6,14 @@ It is made from a template, without JavaScript.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.python.filepath import FilePath
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
-from proxpi.rules import Advisories, Exclusion, Exclusions
+from proxpi.rules import Exclusion, Exclusions
 from proxpi.simple import names
 from proxpi.web.responses import WholeResponse, document, field
 
@@ -34,13 +34,14 @@ async def admin_page(
     request: Request,
     views: Sequence[str],
     exclusions: Exclusions,
-    advisories: Advisories | None,
+    advisories: Callable[[], str] | None,
 ) -> WholeResponse:
     """Render the page, with the address under which the client sees it.
 
     :param views: the names of those that have a path of their own
+    :param advisories: describes the advisories that are known, if they count
     """
-    known = advisories.describe() if advisories is not None else None
+    known = advisories() if advisories is not None else None
     element = _AdminPage(views, [*exclusions], known)
     body = b"<!DOCTYPE html>\n" + await flattenString(request, element)
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
