@@ -171,7 +171,10 @@ def _add_files(
         for entry in entries:
             if not entry.name.startswith(".") and names.is_filename(entry.name):
                 try:
-                    (folders.append if entry.is_dir() else files.add)(entry.name)
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    elif entry.is_file():
+                        files.add(entry.name)
                 except OSError:  # of the target of a link: tried as a folder, it fails again
                     folders.append(entry.name)
     for filename in files:

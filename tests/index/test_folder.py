@@ -546,6 +546,13 @@ class FailureTests(FolderIndexCase):
             assert not self.later("new").stored.present
         assert len(self.files()) == 2
 
+    def test_no_file_before_a_file(self) -> None:
+        """A pipe, or a link that leads nowhere, hides no file of its name in another folder."""
+        self.add(WHEEL, SDIST, within="demo")
+        os.mkfifo(self.wheels / WHEEL.filename)
+        (self.wheels / SDIST.filename).symlink_to("nowhere")
+        assert len(self.files()) == 2
+
     def test_link_within(self) -> None:
         """A link that cannot be followed hides its project; one in a circle leads nowhere."""
         self.add(WHEEL, within="demo")
