@@ -35,8 +35,8 @@ from proxpi.index.representations import (
 )
 from proxpi.index.revalidation import Entry
 from proxpi.index.sources import Index, Sources
-from proxpi.rules import Exclusions, Rules
-from proxpi.simple import FileEntry, FileExcluded, ListedFile
+from proxpi.rules import Exclusions, Rules, states_times
+from proxpi.simple import FileEntry, FileExcluded, ListedFile, model
 from proxpi.single_flight import Flights, InThread
 
 #: Bytes of pages that are held in memory.
@@ -193,6 +193,8 @@ class PageEntries:
         if (rules := self.rules.of(name)) is None:
             return
         times = b'"upload-time":' in document
+        if times and "upload-time" not in file:  # the key may be one within an unknown value
+            times = states_times(model.decode(document))
         exclusion = rules.judge(file, self.wall(), times=times)
         if exclusion is not None:
             self._exclusions.add(name, file["filename"], exclusion, sources.key)

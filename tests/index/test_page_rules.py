@@ -213,6 +213,13 @@ class SeveralIndexes(RulesCase):
         assert files(self.page()) == [OLD]
         self.excluded(NEW)
 
+    def test_a_key_of_another_value(self) -> None:
+        """An upload time within an unknown value is none: page and file agree."""
+        self.says(entry("demo-1.0.zip", b"1", provided={"upload-time": "2020-01-01T00:00:00Z"}))
+        self.with_rules(exclude_newer=WEEK, exclude_newer_text="7 days")
+        assert files(self.page()) == ["demo-1.0.zip"]
+        assert self.url("demo-1.0.zip") is not None
+
 
 class AgeTests(RulesCase):
     def setUp(self) -> None:
