@@ -13,6 +13,7 @@ failure is not remembered: the next request tries again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
@@ -37,7 +38,7 @@ from proxpi.files.resolver import (
 )
 from proxpi.files.spool import Reader
 from proxpi.files.wheel_metadata import WheelFailed, WheelMetadata
-from proxpi.simple import Span, Unsatisfiable, urls
+from proxpi.simple import Span, Unsatisfiable, may_change, urls
 from proxpi.single_flight import WaitTimeout
 from proxpi.upstream import UpstreamFailed
 
@@ -180,13 +181,15 @@ class Mirror:
         reference = self._resolver.known(name, filename)
         return self._cached.ready(reference) if reference is not None else None
 
-    def remaining(self, name: str, filename: str) -> float:
-        """Seconds for which a file stays what it is: without end, unless it may change."""
-        return self._resolver.remaining(name, filename)
+    def remaining(self, name: str, filename: str, *, in_folder: bool = False) -> float:
+        """
+        Seconds for which a file stays as it is: without end, unless it may change.
 
-    def page_remaining(self, name: str) -> float:
-        """Seconds for which the page of a project stays fresh."""
-        return self._resolver.page_remaining(name)
+        :param in_folder: whether it lies in a folder that is an index, where it may be replaced
+        """
+        if in_folder or may_change(filename):
+            return self._resolver.remaining(name)
+        return math.inf
 
     def in_view(self, resolver: Resolver) -> Mirror:
         """Return the mirror of another view, which shares cache folder and downloads."""

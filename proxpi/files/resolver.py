@@ -8,7 +8,6 @@ file's. URLs may expire: if a file is gone, the resolver asks its page for a fre
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -182,11 +181,7 @@ class Resolver:
                 return file_reference(listed, suffix, self)
         return None
 
-    def remaining(self, name: str, filename: str) -> float:
-        """Seconds for which a file stays what it is: without end, unless it may change."""
-        return self.page_remaining(name) if may_change(filename) else math.inf
-
-    def page_remaining(self, name: str) -> float:
+    def remaining(self, name: str) -> float:
         """Seconds for which the page of a project stays fresh."""
         return self._pages.remaining(name)
 

@@ -168,10 +168,8 @@ class Files:
         return responses.file_headers(of.sha256, of.has_digest, status, remaining)
 
     def _remaining(self, route: FileRoute, of: OpenFile | FileReference) -> float:
-        """Seconds for which clients may keep a file; one in a folder may be replaced there."""
-        if of.in_folder:
-            return self._mirror.page_remaining(route.name)
-        return self._mirror.remaining(route.name, route.filename)
+        """Seconds for which clients may keep a file."""
+        return self._mirror.remaining(route.name, route.filename, in_folder=of.in_folder)
 
 
 def _range_not_satisfiable(size: int, status: str) -> WholeResponse:

@@ -69,7 +69,6 @@ class _OtherDigest(Exception):
 
 
 _PAGE = msgspec.json.Decoder(_Page)
-_ERRORS = responses.EXPECTED
 
 
 @attrs.frozen(eq=False)
@@ -156,7 +155,7 @@ class _Fetch:
         try:
             page = await self._pages.fetch(locked.project, Serialization.JSON, compressed=True)
             files = await self._in_thread(lambda: self._files(locked, page.body.data))
-        except _ERRORS as error:
+        except responses.EXPECTED as error:
             for file in wanted:
                 await self._report(file.filename, "failed", 0, _sentence(error))
             return
@@ -188,7 +187,7 @@ class _Fetch:
             found = await self._whole(project, file, listed)
         except _OtherDigest as error:
             await self._report(file.filename, "failed", 0, str(error))
-        except _ERRORS as error:
+        except responses.EXPECTED as error:
             await self._report(file.filename, "failed", 0, _sentence(error))
         else:
             outcome = "fetched" if found.fetched else "cached"
