@@ -18,7 +18,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from proxpi import __version__
-from proxpi.settings import SETTINGS, Setting, Settings, SettingsError, setting
+from proxpi.settings import SETTINGS, Setting, Settings, setting
+from proxpi.values import SettingsError
 
 _LISTEN = setting("listen")
 

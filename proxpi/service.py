@@ -46,10 +46,11 @@ from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 
 from proxpi import __version__, local_files
+from proxpi.config import DEFAULT_VIEW
 from proxpi.files import CacheDir, Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.resources import StartFailed, make_folder
-from proxpi.settings import DEFAULT_VIEW, Given, Settings, setting
+from proxpi.settings import Given, Settings, setting
 from proxpi.simple import urls
 from proxpi.upstream import Netrc, Proxies, UpstreamClient
 from proxpi.web import ConnectionLimiter, ResponseCache, Site

@@ -20,7 +20,6 @@ from typing import Any
 import attrs
 
 from proxpi.config import (
-    DEFAULT_VIEW,
     FOLDER_TTL,
     Config,
     ConfigFile,
@@ -43,21 +42,6 @@ from proxpi.values import (
     seconds,
     size,
 )
-
-__all__ = [
-    "DEFAULT_VIEW",
-    "RETIRED",
-    "SETTINGS",
-    "Given",
-    "IndexSettings",
-    "RuleSettings",
-    "Setting",
-    "Settings",
-    "SettingsError",
-    "ViewSettings",
-    "setting",
-    "table",
-]
 
 _PREFIX, _FILE = "PROXPI_", "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"

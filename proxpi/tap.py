@@ -26,6 +26,8 @@ from twisted.web.resource import IResource
 
 from proxpi import metrics
 from proxpi.atomic_files import ThrottledLog
+from proxpi.config import DEFAULT_VIEW as DEFAULT
+from proxpi.config import IndexSettings
 from proxpi.files import (
     OWN_FOLDER,
     CachedFiles,
@@ -74,8 +76,7 @@ from proxpi.resources import (
 )
 from proxpi.rules import DenyFiles, Exclusions, Rules
 from proxpi.service import Proxpi, Shutdown
-from proxpi.settings import DEFAULT_VIEW as DEFAULT
-from proxpi.settings import IndexSettings, Settings, SettingsError
+from proxpi.settings import Settings
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import (
@@ -95,6 +96,7 @@ from proxpi.upstream import (
     credentials,
     tls,
 )
+from proxpi.values import SettingsError
 from proxpi.web import (
     FILES,
     ConnectionLimiter,

@@ -16,7 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from proxpi.config import ADVISORIES_URL, RESERVED_SEGMENTS, RuleSettings
-from proxpi.settings import Settings, SettingsError
+from proxpi.settings import Settings
+from proxpi.values import SettingsError
 from proxpi.web.admin.api import AdminApi
 from proxpi.web.routes import ROOTS
 

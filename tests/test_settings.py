@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import (
-    RETIRED,
-    SETTINGS,
-    IndexSettings,
-    RuleSettings,
-    Settings,
-    SettingsError,
-    ViewSettings,
-    table,
-)
+from proxpi.config import IndexSettings, RuleSettings, ViewSettings
+from proxpi.settings import RETIRED, SETTINGS, Settings, table
+from proxpi.values import SettingsError
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 TIMES = "download_timeout connect_timeout read_timeout drain_timeout"

@@ -27,9 +27,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from proxpi.settings import SettingsError
 from proxpi.simple import Selector, printable, selector, selectors
 from proxpi.single_flight import InThread
+from proxpi.values import SettingsError
 
 #: Seconds between two looks at the files.
 INTERVAL = 5.0

@@ -38,9 +38,9 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 from packaging.version import Version
 
+from proxpi.config import RuleSettings
 from proxpi.rules.deny_files import Denial, DenyFiles
 from proxpi.rules.osv import Advisory
-from proxpi.settings import RuleSettings
 from proxpi.simple import FileEntry, Project, Selector, ages, names, printable, versions
 
 Kind: TypeAlias = Literal["deny", "advisory", "allow", "age"]

@@ -13,9 +13,10 @@ from ipaddress import ip_address, ip_network
 
 import attrs
 
-from proxpi.settings import Given, SettingsError
+from proxpi.settings import Given
 from proxpi.simple import Origin, urls
 from proxpi.upstream.credentials import basic
+from proxpi.values import SettingsError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WITH_PORT = re.compile(r"(\[[^]]*]|[^:]*):([0-9]+)")

@@ -7,10 +7,10 @@ import gzip
 import json
 from typing import Any
 
+from proxpi.config import RuleSettings
 from proxpi.index import page_entries
 from proxpi.index.page_cache import Page
 from proxpi.rules.rules import Rules
-from proxpi.settings import RuleSettings
 from proxpi.simple import FileExcluded, model
 from proxpi.simple.selectors import selector
 from tests.support.agent import Reply

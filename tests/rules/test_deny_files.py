@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from proxpi.rules import deny_files
 from proxpi.rules.deny_files import INTERVAL, DenyFiles, Unusable, concerned, parse
-from proxpi.settings import SettingsError
+from proxpi.values import SettingsError
 from tests.support.cases import FolderCase, at_once
 from tests.support.logs import Log, logged
 from tests.support.rules import rules

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from proxpi.config import RuleSettings
 from proxpi.index.page_cache import Page, PageCache
 from proxpi.index.page_entries import PageEntries
 from proxpi.rules.exclusions import Exclusions
 from proxpi.rules.rules import Rules
-from proxpi.settings import RuleSettings
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply

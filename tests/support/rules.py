@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from proxpi.config import RuleSettings
 from proxpi.rules.deny_files import DenyFiles
 from proxpi.rules.osv import Advisory
 from proxpi.rules.rules import Advisories, ProjectRules, Rules
-from proxpi.settings import RuleSettings
 from proxpi.simple import Project, ages, selector
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import SettingsError
 from proxpi.simple.urls import Origin
 from proxpi.upstream.proxies import Proxies, Proxy
+from proxpi.values import SettingsError
 
 PROXY = "http://proxy.example:3128"
 OTHER = "http://other.example:3128"

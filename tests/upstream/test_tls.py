@@ -24,11 +24,12 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface.verify import verifyObject
 
-from proxpi.settings import Given, SettingsError
+from proxpi.settings import Given
 from proxpi.simple.urls import Origin
 from proxpi.upstream import tls
 from proxpi.upstream.errors import TLSFailed
 from proxpi.upstream.tls import ClientCertificate, Handshake
+from proxpi.values import SettingsError
 from tests.support.certificates import Authority
 
 HOST = "index.example"

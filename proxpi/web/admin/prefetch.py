@@ -27,10 +27,10 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from proxpi.config import DEFAULT_VIEW
 from proxpi.files import Mirror, MissingUpstream, OpenFile
 from proxpi.index import PageCache
 from proxpi.prefetch import lock_formats, locks
-from proxpi.settings import DEFAULT_VIEW
 from proxpi.simple import Serialization, printable
 from proxpi.single_flight import InThread
 from proxpi.web import responses
