@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,11 @@ class SparseFile(io.RawIOBase):
         self._size = size
         self._at = at
         self._position = 0
+
+    @classmethod
+    def of(cls, file: BinaryIO, size: int) -> SparseFile:
+        """Return a view of an open file of the disk."""
+        return cls(size, lambda at, count: os.pread(file.fileno(), count, at))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         self._position = offset + (0, self._position, self._size)[whence]

@@ -34,19 +34,12 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLO
 class InFolder:
     """The location of an open file that lies in a folder; `cache_path` is its whole path."""
 
-    path: str
+    cache_path: str
     identity: Identity
-
-    @property
-    def cache_path(self) -> str:
-        return self.path
+    is_verified: bool = attrs.field(init=False, default=True)
 
     def status(self) -> os.stat_result:
-        return os.stat(self.path)
-
-    @property
-    def is_verified(self) -> bool:
-        return True
+        return os.stat(self.cache_path)
 
     def acquire(self) -> None:
         """Nothing evicts it."""
@@ -126,9 +119,7 @@ class FolderFiles:
         with _reading(reference), open_regular(path) as file:
             if Identity.of(os.fstat(file.fileno())) != identity:
                 raise Gone(reference, 404)
-            descriptor = file.fileno()
-            view = SparseFile(identity.size, lambda at, count: os.pread(descriptor, count, at))
-            return core_metadata(view, filename)
+            return core_metadata(SparseFile.of(file, identity.size), filename)
 
     def _signature(self, reference: FileReference) -> bytes:
         path, _ = self._version(reference)

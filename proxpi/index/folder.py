@@ -246,11 +246,10 @@ def read_files(
 
 def _metadata(file: BinaryIO, found: Found) -> bytes:
     """Read the core metadata in a file; empty if there is none that can be used."""
-    descriptor, size = file.fileno(), found.identity.size
+    size = found.identity.size
     with suppress(NoUsableMetadata):
         if found.filename.endswith(".whl"):
-            view = SparseFile(size, lambda at, count: os.pread(descriptor, count, at))
-            return core_metadata(view, found.filename)
+            return core_metadata(SparseFile.of(file, size), found.filename)
         file.seek(0)
         return source_metadata(file, size, found.filename)
     return b""
