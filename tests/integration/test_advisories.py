@@ -180,8 +180,9 @@ def test_broken_feed(
     """A feed that is down, cut, or no feed leaves what is known, and its age is shown."""
     feed = entries()
     settings = variables(tmp_path, fake_index, feed.serve(server))
-    with start_proxy(**settings) as proxy:
-        proxy.wait_for_line(_READ)
+    proxy = start_proxy(**settings)
+    proxy.wait_for_line(_READ)
+    proxy.stop()
     listing, cut = "/PyPI/modified_id.csv", len(feed.listing) - 20
     for behavior in (
         Behavior(truncate_after=cut),

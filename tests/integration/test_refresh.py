@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from proxpi.index.revalidation import REFRESH_PAUSE
-from tests.support.clients import Environment, isolated_environment, run
+from tests.support.clients import isolated_environment, run
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy
@@ -22,15 +21,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def pip(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Install the first pip with ``--refresh-package``, or a newer one; return its command."""
-    folder = tmp_path_factory.mktemp("pip") / "environment"
-    python = str(Environment.make(folder).python)
-    run([UV, "pip", "install", "--python", python, "pip>=26.2"], folder, dict(os.environ))
-    return python, "-m", "pip", "--disable-pip-version-check"
-
-
 @pytest.mark.parametrize(
     ("client", "refresh"),
     [("uv", "--refresh"), ("uv", "--refresh-package=demo"), ("pip", "--refresh-package=demo")],
@@ -39,7 +29,7 @@ def test_refresh(
     fake_index: FakeIndex,
     start_proxy: StartProxy,
     tmp_path: Path,
-    pip: tuple[str, ...],
+    new_pip: tuple[str, ...],
     client: str,
     refresh: str,
 ) -> None:
@@ -49,7 +39,7 @@ def test_refresh(
     environment = isolated_environment(tmp_path)
 
     def resolve(*options: str) -> str:
-        command = COMMANDS[client] if client == "uv" else (*pip, *COMMANDS[client])
+        command = COMMANDS[client] if client == "uv" else (*new_pip, *COMMANDS[client])
         output = run([*command, proxy.url, *options], tmp_path, environment)
         return output.replace("demo==", "demo-")
 

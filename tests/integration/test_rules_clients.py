@@ -99,11 +99,13 @@ def uv_resolves(folder: Path, index_url: str, *options: str) -> list[str]:
     return (folder / "requirements.txt").read_text().splitlines()
 
 
-def pip_resolves(folder: Path, index_url: str, *options: str) -> list[tuple[str, str]]:
+def pip_resolves(
+    pip: tuple[str, ...], folder: Path, index_url: str, *options: str
+) -> list[tuple[str, str]]:
     """Return the files that pip would install, with their digests."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--quiet"]
+    command = [*pip, "install", "--dry-run", "--ignore-installed"]
+    command += ["--no-cache-dir", "--no-input", "--quiet"]
     command += ["--report", "report.json", "--index-url", index_url, *options, *REQUIREMENTS]
     run(command, folder, isolated_environment(folder, TZ="UTC"))
     installs = json.loads((folder / "report.json").read_text())["install"]
@@ -114,13 +116,19 @@ def pip_resolves(folder: Path, index_url: str, *options: str) -> list[tuple[str,
 
 
 def _assert_resolves_alike(
-    folder: Path, proxy: Proxy, index: FakeIndex, *, uv: tuple[str, ...], pip: tuple[str, ...]
+    pip_command: tuple[str, ...],
+    folder: Path,
+    proxy: Proxy,
+    index: FakeIndex,
+    *,
+    uv: tuple[str, ...],
+    pip: tuple[str, ...],
 ) -> None:
     """Check that clients resolve through proxpi as they do directly, with these options."""
     through = uv_resolves(folder / "uv", proxy.url)
     assert through == uv_resolves(folder / "uv-alone", index.url, *uv)
-    files = pip_resolves(folder / "pip", proxy.url)
-    assert files == pip_resolves(folder / "pip-alone", index.url, *pip)
+    files = pip_resolves(pip_command, folder / "pip", proxy.url)
+    assert files == pip_resolves(pip_command, folder / "pip-alone", index.url, *pip)
 
 
 #: ``exclude-newer``, and the option of pip, which takes a date for its beginning, if it differs.
@@ -135,7 +143,13 @@ DATES = {
 
 
 @pytest.mark.parametrize("date", DATES)
-def test_dates(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, date: str) -> None:
+def test_dates(
+    fake_index: FakeIndex,
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    new_pip: tuple[str, ...],
+    date: str,
+) -> None:
     """With ``exclude-newer`` at proxpi, uv and pip resolve as with their own option.
 
     proxpi requests no excluded file, nor its core metadata, in the background either.
@@ -143,6 +157,7 @@ def test_dates(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, d
     add_tree(fake_index)
     proxy, moment = start_proxy(fake_index, exclude_newer=date), DATES[date] or date
     _assert_resolves_alike(
+        new_pip,
         tmp_path,
         proxy,
         fake_index,
@@ -163,13 +178,20 @@ def test_dates(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, d
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_ages(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, hours: int) -> None:
+def test_ages(
+    fake_index: FakeIndex,
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    new_pip: tuple[str, ...],
+    hours: int,
+) -> None:
     """With an age at proxpi, uv and pip resolve as with the same age as their own option."""
     add_tree(fake_index, datetime.now(UTC) - timedelta(days=7, hours=hours))
     config = configs.write(
         tmp_path, configs.index("public", fake_index), configs.rules(exclude_newer="7 days")
     )
     _assert_resolves_alike(
+        new_pip,
         tmp_path,
         start_proxy(config=config),
         fake_index,
@@ -231,6 +253,7 @@ SELECTIONS: dict[str, tuple[dict[str, Any], Callable[[Distribution], bool]]] = {
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_selections(
     fake_index: FakeIndex,
+    new_pip: tuple[str, ...],
     extra_index: FakeIndex,
     start_proxy: StartProxy,
     tmp_path: Path,
@@ -241,7 +264,8 @@ def test_selections(
     add_tree(fake_index)
     add_tree(extra_index, keep=lambda file: not lacks(file))
     config = configs.write(tmp_path, configs.index("public", fake_index), configs.rules(**values))
-    _assert_resolves_alike(tmp_path, start_proxy(config=config), extra_index, uv=(), pip=())
+    proxy = start_proxy(config=config)
+    _assert_resolves_alike(new_pip, tmp_path, proxy, extra_index, uv=(), pip=())
 
 
 EVIL = make_wheel("evil", "1.0", padding=50_000)

@@ -81,6 +81,14 @@ def pip_install(folder: Path, index_url: str, *requirements: str) -> tuple[Envir
     return environment, run(command, folder, isolated_environment(folder))
 
 
+def install_pip(folder: Path, requirement: str) -> tuple[str, ...]:
+    """Install a pip into an environment of its own; return its command."""
+    python = str(Environment.make(folder / "environment").python)
+    uv = str(Path(sys.executable).with_name("uv"))
+    run([uv, "pip", "install", "--python", python, requirement], folder, dict(os.environ))
+    return python, "-m", "pip", "--disable-pip-version-check"
+
+
 def uv_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
     """Install with uv into a new environment; what it wrote includes its HTTP requests."""
     environment = Environment.make(folder / "environment")
