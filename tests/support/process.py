@@ -48,6 +48,7 @@ class Process:
         self._ended = False
 
     def __enter__(self) -> Self:
+        assert not hasattr(self, "_process"), "it is started already, and would be left running"
         self._process = subprocess.Popen(
             self.command,
             cwd=self.folder,
