@@ -386,7 +386,7 @@ class SameBytes(CacheCase):
         if not stores:
             self.put(ResponseCache, "store", lambda *_: None)
         self.setUp()
-        clients = [self.connect(capacity=capacity)]
+        clients, unread = [self.connect(capacity=capacity)], 0.0
         for head, cut_at, event in traffic:
             for begin, end in pairwise((0, *cut_at, len(head))):
                 clients[-1].send(head[begin:end])
@@ -402,6 +402,11 @@ class SameBytes(CacheCase):
                 case "touch":
                     os.utime(self.place(LARGE))
                 case "expire":
+                    unread += 9
+                    if unread >= STALL_TIMEOUT:  # clients that read nothing are dropped then
+                        for client in clients:
+                            client.receive()
+                        unread = 9
                     self.clock.advance(9)
                 case _:
                     clients[-1].receive()
