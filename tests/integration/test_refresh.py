@@ -52,6 +52,9 @@ def test_refresh(
     proxy.get("/index/slow/")
     fake_index.clear_requests()
     assert "demo-2.0" in resolve(refresh)
-    (seen,) = [each for each in fake_index.requests() if not each.is_file]
-    assert (seen.path, "if-none-match" in seen.headers) == ("/simple/demo/", True)
+    seen = [each for each in fake_index.requests() if not each.is_file]
+    # On a slow machine the requests of one run are so far apart that a second one is a refresh.
+    assert {(each.path, "if-none-match" in each.headers) for each in seen} == {
+        ("/simple/demo/", True)
+    }
     assert "demo-2.0" in resolve(refresh)
