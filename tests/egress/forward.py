@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.egress.debian import beside, need
+from tests.support.debian import beside, need
 from tests.support.process import Process, plain_environment
 
 USER = "traveler"

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.egress.debian import need
+from tests.support.debian import need
 
 _CLONE_NEWNET = 0x40000000
 _NEEDED = (
