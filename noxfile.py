@@ -15,7 +15,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 # module, hence `loadfile`; `tests/conftest.py` defines the order of the modules.
 _PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=loadfile"]
 _PARALLEL += ["--no-loadscope-reorder"]
-_WITHOUT_PROCESSES = [f"--ignore=tests/{name}" for name in ("integration", "faults", "egress")]
+_WITHOUT_PROCESSES = [
+    f"--ignore=tests/{name}" for name in ("integration", "faults", "egress", "browser")
+]
 
 
 def _python(session: nox.Session, *arguments: str) -> None:

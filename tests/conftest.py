@@ -25,7 +25,7 @@ _HERE = Path(__file__).parent
 #: By which the processes that tests start are told to count the lines that they run.
 _COUNTING = "COVERAGE_PROCESS_CONFIG"
 #: The folders of the tests that start processes.
-_WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress")]
+_WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress", "browser")]
 
 
 def _is_alone(item: pytest.Item) -> bool:

@@ -11,17 +11,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 #: Where programs are in a system, and in an unpacked package.
-_FOLDERS = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/squid"]
+_FOLDERS = ["usr/lib/chromium", "usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/squid"]
 _PLACE = Path(sys.prefix, "debian")
 
 
-def need(package: str, program: str) -> str:
+def need(package: str, program: str, parts: Sequence[str] = ()) -> str:
     """
     Return the path of a program: the system's own, else that of a package, unpacked in a folder.
 
+    :param parts: packages that the program must have beside it, also where the system has them
     :raises AssertionError: with a sentence that says what to install, if that is not possible
     """
     known = [os.environ.get("PATH", os.defpath), *(f"/{folder}" for folder in _FOLDERS)]
@@ -33,7 +35,7 @@ def need(package: str, program: str) -> str:
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         root = _PLACE / package
-        wrote = "" if root.exists() else _unpack(package, root)
+        wrote = "" if root.exists() else _unpack(package, parts, root)
         found = shutil.which(program, path=os.pathsep.join(f"{root}/{one}" for one in _FOLDERS))
         assert found, f"this test needs {program}: apt-get install {package} ({wrote})"
         return str(_launcher(Path(found), root))
@@ -58,7 +60,7 @@ def _launcher(program: Path, root: Path) -> Path:
     return launcher
 
 
-def _unpack(package: str, root: Path) -> str:
+def _unpack(package: str, parts: Sequence[str], root: Path) -> str:
     """Unpack a package and what it depends on; return what apt-get wrote last, if it could not."""
     if shutil.which("apt-get") is None:
         return "there is no apt-get"
@@ -70,6 +72,7 @@ def _unpack(package: str, root: Path) -> str:
     apt += ["-o", f"Dir::Cache::archives={packages}"]
     own_lists = ["-o", f"Dir::State::lists={cache}/lists"]
     download = ["install", "--download-only", "--no-install-recommends", package]
+    download += ["--reinstall", *parts] if parts else []
     wrote = _run([*apt, *download])
     if wrote:  # the system's lists of packages are missing, or too old
         wrote = _run([*apt, *own_lists, "update"]) or _run([*apt, *own_lists, *download])
