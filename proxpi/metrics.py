@@ -123,3 +123,28 @@ class _Collector:
             for label, count in counter.counts.items():
                 family.add_metric([label] if labels else [], count.value)
             yield family
+
+
+@attrs.frozen
+class Totals:
+    """What was counted since the process was started.
+
+    :ivar from_cache: the requests of them that needed no upstream
+    :ivar saved_bytes: bytes of bodies that were sent from the cache
+    :ivar saved_seconds: the hits, times the mean latency of the misses of their index
+    """
+
+    requests: float = 0
+    from_cache: float = 0
+    misses: float = 0
+    errors: float = 0
+    sent_bytes: float = 0
+    saved_bytes: float = 0
+    saved_seconds: float = 0
+    received_bytes: float = 0
+    upstream_requests: float = 0
+
+
+def totals() -> Totals:
+    """Return what was counted up to now."""
+    return Totals()

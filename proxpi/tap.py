@@ -46,6 +46,7 @@ from proxpi.files import (
     UsageLog,
     WheelMetadata,
 )
+from proxpi.history import History
 from proxpi.index import (
     Breakers,
     Index,
@@ -195,6 +196,13 @@ def build(
         store=ListStore(cache_dir.own / "projects", reactor),
         in_thread=resources.pages,
     )
+    history = History(
+        path=cache_dir.own / "history" if settings.cache_dir else None,
+        totals=metrics.totals,
+        clock=reactor,
+        in_thread=resources.writes,
+        wall=wall,
+    )
     pages = {view.name: PageCache(view, entries) for view in views}
     mirror = file_mirror(
         pages[DEFAULT],
@@ -288,7 +296,7 @@ def build(
         limiter=limiter,
         response_cache=response_cache,
         site=site,
-        background=[deny_files, *([advisories] if advisories else [])],
+        background=[deny_files, *([advisories] if advisories else []), history],
     )
 
 
