@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -46,9 +46,27 @@ ADVISORIES_URL = "https://osv-vulnerabilities.storage.googleapis.com/PyPI/"
 #: whose new files are expected at once.
 INDEX_TTL, FOLDER_TTL = 1800.0, 10.0
 
+#: The entry of the file that a variable takes precedence over, as :attr:`InForce.variable`.
+EXCLUDE_NEWER = "[rules] exclude-newer"
+Source = Literal["default", "environment", "option", "file"]
+
 _NAME = re.compile("[a-z0-9-]+")
 _ADVISORY = re.compile("MAL-[A-Z0-9-]+")
 _MOST_SHOWN = 120
+
+
+@attrs.frozen
+class InForce:
+    """A value in force.
+
+    :ivar variable: of a setting; for an entry of the configuration file, its table and key
+    :ivar value: as it was written, in one line, without secrets
+    :ivar source: ``file`` is the configuration file, or one that a ``PROXPI_…_FILE`` variable names
+    """
+
+    variable: str
+    value: str
+    source: Source
 
 
 @attrs.frozen(kw_only=True)
@@ -342,6 +360,13 @@ def _shown(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
+def _written(value: object) -> str:
+    """Write a value of any kind without quotes; limits as for :func:`_shown`."""
+    items = value if isinstance(value, list) else [value]
+    text = ", ".join(printable(urls.redacted(str(item))) for item in items)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
 def _and(names: Mapping[str, object] | Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
@@ -391,6 +416,16 @@ class ConfigFile:
     @property
     def has_indexes(self) -> bool:
         return bool(self._stated.get("index"))
+
+    def in_force(self) -> Iterator[InForce]:
+        """Return the entries, once :meth:`read` has accepted them."""
+        for kind, (title, _) in TABLES.items():
+            stated = self._stated.get(kind, [])
+            for table in [stated] if isinstance(stated, dict) else stated:
+                place = f'{title} "{table["name"]}"' if "name" in table else title
+                for key, value in table.items():
+                    if key != "name":
+                        yield InForce(f"{place} {key}", _written(value), "file")
 
     def read(self, variables: tuple[IndexSettings, ...]) -> Config:
         """

@@ -20,16 +20,19 @@ from typing import Any
 import attrs
 
 from proxpi.config import (
+    EXCLUDE_NEWER,
     FOLDER_TTL,
     Config,
     ConfigFile,
     IndexSettings,
+    InForce,
     RuleSettings,
+    Source,
     ViewSettings,
     with_default,
 )
 from proxpi.local_files import is_local
-from proxpi.simple import ages, urls
+from proxpi.simple import ages, printable, urls
 from proxpi.values import (
     URL_OR_FOLDER,
     NotAccepted,
@@ -78,7 +81,8 @@ class Setting:
     :ivar default: the text that is parsed if none is given; `otherwise` explains an empty one
     :ivar parse: parses a text, or raises :exc:`ValueError` (:exc:`NotAccepted` with a reason)
     :ivar accepts: the texts that `parse` accepts, for error messages
-    :ivar secret: whether a file may hold it, and messages hide passwords in it
+    :ivar secret: whether a file may hold it, and nothing shows it whole
+    :ivar show: makes the public form of a secret value that is a URL, or several
     :ivar repeatable: whether the option may be repeated; the value is a tuple then
     """
 
@@ -89,6 +93,7 @@ class Setting:
     accepts: str
     explains: str
     secret: bool = False
+    show: Callable[[Any], str] | None = None
     repeatable: bool = False
 
     @property
@@ -103,10 +108,24 @@ class Setting:
 
     def refusal(self, given: Given, why: str, accepts: str = "") -> SettingsError:
         """Make the error for a text: it names the text, its source and the accepted texts."""
-        text = urls.redacted(given.text) if self.secret else given.text
+        text = given.text
+        if self.secret:
+            text = urls.redacted(text) if self.show is not None else "***"
         also = f" (--{self.option})" if given.by_option else ""
         accepts = accepts or self.accepts
         return SettingsError(f"{given.variable}={text!r}{also}: {why}; {accepts} is accepted")
+
+    def in_force(self, given: Sequence[Given]) -> InForce:
+        """Return the row of accepted texts, or of the default."""
+        shown = ", ".join(self._public(each.text) for each in given)
+        source = given[-1].source if given else "default"
+        return InForce(self.variable, shown or self.default or self.otherwise, source)
+
+    def _public(self, text: str) -> str:
+        """Write an accepted text in one line without its secrets."""
+        if self.secret:
+            return self.show(self.parse(text)) if self.show is not None else "set"
+        return printable(text)
 
     def values(self, given: Sequence[Given]) -> Any:
         """Parse the texts, or the default; a repeatable setting has a tuple of values."""
@@ -129,6 +148,12 @@ class Given:
     variable: str
     text: str
     by_option: bool = False
+
+    @property
+    def source(self) -> Source:
+        if self.by_option:
+            return "option"
+        return "file" if self.variable.endswith(_FILE) else "environment"
 
 
 def _switch(text: str) -> bool:
@@ -154,6 +179,10 @@ def _host_name(text: str) -> str:
 
 def _list_of(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
+
+
+def _public(index_urls: Sequence[str]) -> str:
+    return ", ".join(map(urls.public, index_urls))
 
 
 _A_TIME: dict[str, Any] = {
@@ -193,6 +222,7 @@ SETTINGS: tuple[Setting, ...] = (
         explains="Root URL of the main index's Simple API, with or without a last slash; "
         "user:password@ before the host is understood. file:///srv/wheels is a folder of files.",
         secret=True,
+        show=urls.public,
     ),
     Setting(
         name="index_ttl",
@@ -207,6 +237,7 @@ SETTINGS: tuple[Setting, ...] = (
         accepts=f"a comma-separated list whose items are {URL_OR_FOLDER}",
         explains="More indexes, comma-separated, asked after the main one in this order.",
         secret=True,
+        show=_public,
     ),
     Setting(
         name="extra_index_ttls",
@@ -367,7 +398,7 @@ class Settings:
 
     :ivar indexes: in order of precedence, with URLs of their own
     :ivar views: the first is the default view, which has all indexes if nothing else is stated
-    :ivar by_option: the names of the settings that were given as options
+    :ivar in_force: every value as it was written, with its source; no part of equality
     :ivar warnings: one line for each variable, or entry of the file, without effect
     """
 
@@ -394,7 +425,7 @@ class Settings:
     prefetch: bool
     drain_timeout: float
     logging_level: str
-    by_option: frozenset[str] = frozenset()
+    in_force: tuple[InForce, ...] = attrs.field(default=(), eq=False)
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -435,7 +466,7 @@ class Settings:
             indexes=config.indexes,
             views=config.views,
             rules=rules,
-            by_option=frozenset(n for n, given in texts.items() if given and given[-1].by_option),
+            in_force=tuple(_in_force(texts, file)),
             warnings=(*warnings, *config.warnings),
         )
 
@@ -444,7 +475,9 @@ class Settings:
         return tuple(index.url for index in self.indexes)
 
     def given(self, name: str, text: str) -> Given:
-        return Given(setting(name).variable, text, by_option=name in self.by_option)
+        variable = setting(name).variable
+        option = any(row.variable == variable and row.source == "option" for row in self.in_force)
+        return Given(variable, text, by_option=option)
 
     def path(self, name: str) -> Given | None:
         """Return the path of a setting with its source, for errors on the file."""
@@ -470,6 +503,20 @@ def _config_file(given: Sequence[Given]) -> ConfigFile | None:
         return ConfigFile.load(file)
     except NotAccepted as error:
         raise row.refusal(given[-1], str(error), "a readable TOML file") from None
+
+
+def _in_force(texts: Mapping[str, Sequence[Given]], file: ConfigFile | None) -> Iterator[InForce]:
+    """Return all values in force: of variables and options, then of the configuration file."""
+    entries = list(file.in_force()) if file is not None else []
+    exclude_newer = next((row for row in entries if row.variable == EXCLUDE_NEWER), None)
+    for row in SETTINGS:
+        if file is not None and file.has_indexes and row.name in (*_OF_INDEXES, "index_ttl"):
+            continue
+        if row.name == "exclude_newer" and exclude_newer is not None and not texts[row.name]:
+            continue
+        yield row.in_force(texts[row.name])
+    overridden = {EXCLUDE_NEWER} if texts["exclude_newer"] else set()
+    yield from (row for row in entries if row.variable not in overridden)
 
 
 def _beside_indexes(file: ConfigFile, texts: Mapping[str, Sequence[Given]]) -> Iterator[str]:

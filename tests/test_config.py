@@ -651,3 +651,26 @@ def test_a_folder_alone() -> None:
     both = {"PROXPI_EXTRA_INDEX_URLS": "https://index.example/simple/"}
     settings = Settings.read({"PROXPI_INDEX_URL": "file:///home/me/packages", **both}, {})
     assert names(settings) == ["root", "extra-1"]
+
+
+def test_entries_in_force(read: Read) -> None:
+    """Entries are in force with the file as source, without passwords, in place of variables."""
+    text = (
+        '[[index]]\nname = "own"\nurl = "https://me:secret@own.example/"\nowns = ["a", "b-*"]\n'
+        '[[view]]\nname = "cpu"\nindexes = ["own"]\n'
+        '[rules]\nexclude-newer = "7 days"\ndeny = ["bad==1"]\n'
+    )
+    rows = {row.variable: (row.value, row.source) for row in read(text).in_force}
+    assert rows['[[index]] "own" url'] == ("https://***@own.example/", "file")
+    assert rows['[[index]] "own" owns'] == ("a, b-*", "file")
+    assert rows['[[view]] "cpu" indexes'] == ("own", "file")
+    assert rows["[rules] exclude-newer"] == ("7 days", "file")
+    assert rows["[rules] deny"] == ("bad==1", "file")
+    assert not rows.keys() & {"PROXPI_INDEX_URL", "PROXPI_INDEX_TTL", "PROXPI_EXCLUDE_NEWER"}
+
+
+def test_a_variable_beats_the_entry_of_the_file_in_force(read: Read) -> None:
+    """Where both say which files are too young, the one that counts is in force, alone."""
+    rows = read('[rules]\nexclude-newer = "7 days"\n', {"EXCLUDE_NEWER": "1 day"}).in_force
+    found = {row.variable: row.value for row in rows if "newer" in row.variable.lower()}
+    assert found == {"PROXPI_EXCLUDE_NEWER": "1 day"}

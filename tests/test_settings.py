@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.config import IndexSettings, RuleSettings, ViewSettings
-from proxpi.settings import RETIRED, SETTINGS, Settings, table
+from proxpi.settings import RETIRED, SETTINGS, Given, Setting, Settings, table
 from proxpi.values import SettingsError
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -92,7 +92,7 @@ def test_the_table() -> None:
         "exclude_newer",
     ]
     values = [name for name in BY_NAME if name not in combined]
-    made = ["indexes", "views", "rules", "by_option", "warnings"]
+    made = ["indexes", "views", "rules", "in_force", "warnings"]
     assert sorted([*values, *made]) == sorted(fields)
     for setting in SETTINGS:
         for part in (setting.variable, setting.explains, setting.default or setting.otherwise):
@@ -119,6 +119,46 @@ def test_an_option_beats_the_environment() -> None:
     listen = {"listen": ["tcp:1", "unix:/a,b"]}
     assert Settings.read({"PROXPI_LISTEN": "tcp:3"}, {**listen}).listen == ("tcp:1", "unix:/a,b")
     assert read(LISTEN="tcp:3").listen == ("tcp:3",)
+
+
+def in_force(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Return the values in force with their sources, by variable."""
+    return {row.variable: (row.value, row.source) for row in settings.in_force}
+
+
+def test_values_in_force_have_a_source(tmp_path: Path) -> None:
+    """Each setting is in force once, as it was written, and says where that comes from."""
+    rows = in_force(read())
+    assert list(rows) == [setting.variable for setting in SETTINGS]
+    assert {source for _, source in rows.values()} == {"default"}
+    assert rows["PROXPI_CACHE_DIR"] == ("a new temporary folder, removed at exit", "default")
+    (tmp_path / "url").write_text("https://in-file.example/")
+    environment = {"PROXPI_CACHE_SIZE": "5GB", "PROXPI_INDEX_URL_FILE": f"{tmp_path}/url"}
+    environment["PROXPI_READ_TIMEOUT"] = "3"
+    options: dict[str, str | list[str] | None] = {"read-timeout": "4"}
+    options["listen"] = ["tcp:1", "tcp:2"]
+    rows = in_force(Settings.read(environment, options))
+    assert rows["PROXPI_CACHE_SIZE"] == ("5GB", "environment")
+    assert rows["PROXPI_INDEX_URL"] == ("https://in-file.example/", "file")
+    assert rows["PROXPI_READ_TIMEOUT"] == ("4", "option")
+    assert rows["PROXPI_LISTEN"] == ("tcp:1, tcp:2", "option")
+
+
+def test_values_in_force_hide_secrets() -> None:
+    """A URL is shown without its credentials, and a secret that is no URL not at all."""
+    secret = Setting(name="a_secret", accepts="any text", explains="A secret.", secret=True)
+    assert secret.in_force([Given("PROXPI_A_SECRET", "hush")]).value == "set"
+    assert secret.in_force([]).value == "none"
+    assert "hush" not in str(secret.refusal(Given("PROXPI_A_SECRET", "hush"), "too short"))
+    extra = "https://me:pa@ss@a.example/,http://you@b.example"
+    rows = in_force(read(INDEX_URL="https://me:pa,ss@c.example", EXTRA_INDEX_URLS=extra))
+    assert rows["PROXPI_INDEX_URL"][0] == "https://c.example/"
+    assert rows["PROXPI_EXTRA_INDEX_URLS"][0] == "https://a.example/, http://b.example/"
+
+
+def test_values_in_force_are_one_line_each() -> None:
+    """A line break in a value is escaped."""
+    assert in_force(read(CACHE_DIR="/a\n[b]"))["PROXPI_CACHE_DIR"][0] == r"/a\n[b]"
 
 
 #: The settings of a kind, texts separated by bars, and their meaning.
