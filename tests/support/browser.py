@@ -6,6 +6,7 @@ Content-Security-Policy, exceptions, dialogs, and requests to other origins.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import playwright
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
-from tests.support.debian import beside, need
+from tests.support.debian import beside, need, with_library
 from tests.support.process import GUARD_SECONDS, plain_environment
 
 Scheme = Literal["light", "dark"]
@@ -26,6 +28,8 @@ WIDTHS = (320, 1600)
 OpenPage = Callable[..., Page]
 
 _SHELL = "chromium-headless-shell"
+#: The program that drives the browser for playwright.
+_NODE = Path(playwright.__file__).with_name("driver") / "node"
 #: Fonts of the system, and those unpacked beside the browser: an unpacked library knows neither.
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -41,8 +45,9 @@ def chromium(folder: Path) -> Iterator[Browser]:
     fonts.write_text(_FONTS.format(beside(program) / "usr/share/fonts", folder / "fonts"))
     environment = plain_environment(HOME=str(folder), FONTCONFIG_FILE=str(fonts))
     expect.set_options(timeout=GUARD_SECONDS * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
+    os.environ["PLAYWRIGHT_NODEJS_PATH"] = with_library("libatomic1", "atomic", _NODE)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
             executable_path=program, args=["--no-proxy-server"], env={**environment}
         )
         try:

@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 
 #: Where programs are in a system, and in an unpacked package.
@@ -29,18 +31,22 @@ def need(package: str, program: str, parts: Sequence[str] = ()) -> str:
     known = [os.environ.get("PATH", os.defpath), *(f"/{folder}" for folder in _FOLDERS)]
     if path := shutil.which(program, path=os.pathsep.join(known)):
         return path
-    _PLACE.mkdir(parents=True, exist_ok=True)
-    # One at a time: a program that another test is just unpacking is there before its libraries.
-    turn = os.open(_PLACE, os.O_RDONLY)
-    try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        root = _PLACE / package
-        wrote = "" if root.exists() else _unpack(package, parts, root)
+    with _unpacked(package, *parts) as (root, wrote):
         found = shutil.which(program, path=os.pathsep.join(f"{root}/{one}" for one in _FOLDERS))
         assert found, f"this test needs {program}: apt-get install {package} ({wrote})"
         return str(_launcher(Path(found), root))
-    finally:
-        os.close(turn)
+
+
+def with_library(package: str, name: str, program: Path) -> str:
+    """Return the path of a program that starts another one with a library that it links to.
+
+    :param name: of the library, without "lib": the system's own is used, where it has it
+    """
+    if find_library(name) is not None:
+        return str(program)
+    with _unpacked(package) as (root, wrote):
+        assert root.exists(), f"{program} needs lib{name}: apt-get install {package} ({wrote})"
+        return str(_launcher(program, root))
 
 
 def beside(program: str) -> Path:
@@ -58,6 +64,20 @@ def _launcher(program: Path, root: Path) -> Path:
     made.chmod(0o755)
     made.replace(launcher)
     return launcher
+
+
+@contextmanager
+def _unpacked(package: str, *parts: str) -> Iterator[tuple[Path, str]]:
+    """Unpack packages into a folder; give it, and what apt-get wrote last, if it failed."""
+    _PLACE.mkdir(parents=True, exist_ok=True)
+    # One at a time: a program that another test is just unpacking is there before its libraries.
+    turn = os.open(_PLACE, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        root = _PLACE / package
+        yield root, "" if root.exists() else _unpack(package, parts, root)
+    finally:
+        os.close(turn)
 
 
 def _unpack(package: str, parts: Sequence[str], root: Path) -> str:
