@@ -252,8 +252,6 @@ def build(
             prefetch=LockPrefetch(pages, mirrors, resources.pages),
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
-            exclusions=exclusions,
-            advisories=advisories.describe if advisories else None,
             exposition=exposition,
             statistics=statistics,
         )

@@ -120,14 +120,6 @@ class Advisories:
             "error": self._error,
         }
 
-    def describe(self) -> str:
-        """Describe the entries and their age in one sentence, for the admin page."""
-        if self.age is None:
-            text = "None are known yet"
-        else:
-            text = f"{len(self.copy.records)} entries, read {_length(self.age)} ago"
-        return f"{text} ({self._feed.url})." + (f" Last error: {self._error}" * bool(self._error))
-
     def gauges(self) -> dict[metrics.Gauge, float]:
         """Return the gauges for :func:`proxpi.metrics.exposition`."""
         gauges: dict[metrics.Gauge, float] = {metrics.ADVISORIES: len(self.copy.records)}

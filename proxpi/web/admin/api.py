@@ -22,12 +22,11 @@ from proxpi import metrics
 from proxpi.files import Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
-from proxpi.rules import Exclusions
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
+from proxpi.web.admin import page
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
-from proxpi.web.admin.page import admin_page
 from proxpi.web.admin.prefetch import LockPrefetch
 from proxpi.web.responses import WholeResponse
 
@@ -65,8 +64,6 @@ class AdminApi:
     _prefetch: LockPrefetch
     _hosts: frozenset[str]
     _views: Sequence[str]
-    _exclusions: Exclusions
-    _advisories: Callable[[], str] | None
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
 
@@ -74,10 +71,13 @@ class AdminApi:
     app.url_map.strict_slashes = False
 
     @app.route("/", methods=["GET"])
-    async def page(self, request: Request) -> bytes:
-        return (await admin_page(request, self._views, self._exclusions, self._advisories)).apply(
-            request
-        )
+    def home(self, request: Request) -> bytes:
+        return page.home(request, self._statistics(), self._views).apply(request)
+
+    @app.route(f"/admin/<any({', '.join(map(repr, page.ASSETS))}):name>", methods=["GET"])
+    def asset(self, request: Request, name: str) -> bytes:
+        """Send a file that pages load."""
+        return page.asset(request, name).apply(request)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
@@ -90,7 +90,11 @@ class AdminApi:
 
     @app.route("/stats", methods=["GET"])
     def stats(self, request: Request) -> bytes:
-        body = msgspec.json.encode(self._statistics())
+        """Send the statistics: as JSON, or as the live sections of the admin page."""
+        statistics = self._statistics()
+        if (request.args or {}).get(b"format") == [b"html"]:
+            return page.sections(statistics).apply(request)
+        body = msgspec.json.encode(statistics)
         return responses.document(200, body, "application/json", responses.NO_STORE).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])

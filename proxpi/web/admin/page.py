@@ -1,114 +1,258 @@
-"""The admin page: lines to copy, by view, what rules exclude, and two forms.
+"""The admin page and its messages: templates, filters and assets; pure but for reading those files.
 
-It is made from a template, without JavaScript.
+The page renders the document of ``/stats``. Its live sections are a template of their own, which
+``/stats?format=html`` sends, too: one renderer. The server escapes all values (Jinja2's autoescape)
+and shows characters that are not printable escaped. Jinja2 is imported at the first page.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from twisted.python.filepath import FilePath
 from twisted.web.server import Request
-from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
-from proxpi.rules import Exclusion, Exclusions
 from proxpi.simple import names
+from proxpi.web import responses
 from proxpi.web.responses import WholeResponse, document, field
 
-#: The page loads nothing, and its forms post to this site alone.
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from jinja2.runtime import Context
+
+#: The page loads nothing but its own style and script, and its forms post to this site alone.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-
-
 #: Excluded files that the page lists; ``/stats`` has all.
 MOST_EXCLUDED = 200
+#: The files below ``/admin/`` that pages load, with their types.
+ASSETS = {
+    "style.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+#: What the page calls the levels of the state.
+LEVELS = {"ok": "OK", "degraded": "Degraded", "failing": "Failing"}
+
+_HTML = "text/html; charset=utf-8"
+_HERE = Path(__file__).parent
+_LOCAL = re.compile(r"localhost|.*\.localhost|127\.[\d.]+|\[::1\]")
+_NO_VALUE = "–"
 
 
-async def admin_page(
-    request: Request,
-    views: Sequence[str],
-    exclusions: Exclusions,
-    advisories: Callable[[], str] | None,
-) -> WholeResponse:
-    """Render the page, with the address under which the client sees it.
+def home(request: Request, statistics: Mapping[str, Any], views: Sequence[str]) -> WholeResponse:
+    """Render the page, with the URL under which the client sees it.
 
+    :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
-    :param advisories: describes the advisories that are known, if they count
     """
-    known = advisories() if advisories is not None else None
-    element = _AdminPage(views, [*exclusions], known)
-    body = b"<!DOCTYPE html>\n" + await flattenString(request, element)
-    return document(200, body, "text/html; charset=utf-8", _HEADERS)
+    scheme = "https" if request.isSecure() else "http"
+    host = field(request, b"Host") or "127.0.0.1:5000"
+    name = re.sub(r":\d*$", "", host)
+    body = _render(
+        "page.html",
+        stats=statistics,
+        views=views,
+        root="",
+        base_url=f"{scheme}://{host}/",
+        hostname=name,
+        secure=scheme == "https" or _LOCAL.fullmatch(name) is not None,
+        done=_done(request),
+    )
+    return document(200, body, _HTML, HEADERS)
 
 
-class _AdminPage(Element):
-    """Fills the template's slots."""
+def sections(statistics: Mapping[str, Any]) -> WholeResponse:
+    """Render the live sections alone, for the page's script."""
+    return document(200, _render("sections.html", stats=statistics), _HTML, HEADERS)
 
-    loader = XMLFile(FilePath(__file__).sibling("page.xml"))
 
-    def __init__(
-        self,
-        views: Sequence[str],
-        excluded: Sequence[tuple[str, str, Exclusion]],
-        advisories: str | None,
-    ) -> None:
-        super().__init__()
-        self._views, self._excluded, self._advisories = views, excluded, advisories
+def error_page(
+    status: int,
+    text: str,
+    advice: str = "",
+    *,
+    login: bool = False,
+    headers: Mapping[str, str] = responses.NO_HEADERS,
+) -> WholeResponse:
+    """Render an error of a form below ``/admin/``, or the form to log in, for a person.
 
-    @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        """Fill in what depends on the request."""
-        scheme = "https" if request.isSecure() else "http"
-        host = field(request, b"Host") or "127.0.0.1:5000"
-        self._base = f"{scheme}://{host}/"
-        done = _done(request)
-        return tag.fillSlots(
-            version=__version__,
-            index=f"{self._base}index/",
-            host=re.sub(r":\d*$", "", host),
-            done=done,
-            done_class="done" if done else "nothing",
-        )
+    :param advice: what to do about it
+    :param login: whether the form to log in is shown
+    """
+    title = HTTPStatus(status).phrase if status >= 400 else "Log in"
+    body = _render("error.html", title=title, text=text, advice=advice, login=login, root="../")
+    return document(status, body, _HTML, {**HEADERS, **headers})
 
-    @renderer
-    def views(self, request: Request, tag: Tag) -> Iterator[Tag]:
-        """Repeat the lines for each view."""
-        for name in self._views:
-            yield tag.clone().fillSlots(
-                view=name, path=f"{name}/index/", view_index=f"{self._base}{name}/index/"
-            )
 
-    @renderer
-    def advisories(self, request: Request, tag: Tag) -> Tag | str:
-        """Show which advisories are known, if they count."""
-        if self._advisories is None:
-            return ""
-        return tag.fillSlots(advisories=names.printable(self._advisories))
+def asset(request: Request, name: str) -> WholeResponse:
+    """Send one of :data:`ASSETS`; a browser revalidates it each time."""
+    body, etag = _asset(name)
+    headers = {"ETag": f'"{etag}"', "Cache-Control": "no-cache"}
+    if responses.precondition(request, etag) == 304:
+        return WholeResponse(304, headers)
+    return document(200, body, ASSETS[name], headers)
 
-    @renderer
-    def excluded(self, request: Request, tag: Tag) -> Tag | str:
-        """Show what is excluded, unless that is nothing."""
-        if not (count := len(self._excluded)):
-            return ""
-        shown = f", of which these {MOST_EXCLUDED} were noted last" if count > MOST_EXCLUDED else ""
-        return tag.fillSlots(count=f"{count} file{'s' if count > 1 else ''}", shown=shown)
 
-    @renderer
-    def exclusions(self, request: Request, tag: Tag) -> Iterator[Tag]:
-        """Repeat the row for each excluded file, the last noted project first."""
-        for project, file, each in self._excluded[: -MOST_EXCLUDED - 1 : -1]:
-            yield tag.clone().fillSlots(
-                project=project,
-                file=names.printable(file),
-                rule=each.rule,
-                available=each.available or "",
-            )
+@cache
+def _asset(name: str) -> tuple[bytes, str]:
+    body = (_HERE / "static" / name).read_bytes()
+    return body, sha256(body).hexdigest()[:32]
+
+
+def _render(template: str, **values: Any) -> bytes:
+    stats = values.get("stats")
+    if stats is not None and "proxpi" in stats:
+        started = datetime.fromisoformat(stats["proxpi"]["started"])
+        values["now"] = started.timestamp() + stats["proxpi"]["uptime_seconds"]
+    values["most_excluded"] = MOST_EXCLUDED
+    return _templates().get_template(template).render(values).encode("utf-8", "replace")
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import ChainableUndefined, Environment, FileSystemLoader, pass_context
+
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        auto_reload=False,
+        finalize=_printable,
+        trim_blocks=True,
+        undefined=ChainableUndefined,
+    )
+    templates.globals |= {"levels": LEVELS, "version": __version__}
+    templates.filters |= {
+        "ago": pass_context(_ago),
+        "bytes": _unbroken(_bytes),
+        "clients": lambda number: _plural(number, "client waits", "clients wait"),
+        "clock": pass_context(_clock),
+        "count": _unbroken(_count),
+        "day": lambda moment: moment[:10],
+        "duration": _unbroken(_duration),
+        "figure": _unbroken(_figure),
+        "files": lambda number: _plural(number, "file", "files"),
+        "percent": _unbroken(_percent),
+        "query": lambda fields: f"?{urlencode(fields)}",
+        "title": _title,
+        "until": pass_context(_until),
+    }
+    return templates
+
+
+def _printable(value: Any) -> Any:
+    """Escape what is not printable in texts, but not in markup, which has line ends."""
+    plain = isinstance(value, str) and not hasattr(value, "__html__")
+    return names.printable(value) if plain else value
+
+
+def _unbroken(write: Callable[..., str]) -> Callable[..., str]:
+    """Keep number and unit in one line; what is written has no character of markup."""
+    from markupsafe import Markup
+
+    return lambda *values: Markup(write(*values).replace(" ", "&nbsp;"))
+
+
+def _plural(number: int, one: str, many: str) -> str:
+    return f"{_count(number)} {one if number == 1 else many}"
+
+
+def _count(number: float | None) -> str:
+    return _NO_VALUE if number is None else f"{number:,.0f}".replace(",", " ")
+
+
+def _percent(ratio: float | None) -> str:
+    """
+    >>> _percent(0.9351), _percent(0.9999), _percent(None)
+    ('93 %', '99.9 %', '–')
+    """
+    if ratio is None:
+        return _NO_VALUE
+    percent = ratio * 100
+    digits = 0 if percent in (0, 100) or 1 <= percent < 99 else 1
+    return f"{int(percent * 10**digits) / 10**digits:.{digits}f} %"
+
+
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return _NO_VALUE
+    unit = "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 999.5 or unit == "TB":
+            break
+        size /= 1000
+    digits = 1 if unit != "B" and size < 99.95 else 0
+    return f"{size:.{digits}f} {unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    """
+    >>> [_duration(each) for each in (None, 0.0312, 7.25, 192, 12000, 273600)]
+    ['–', '31 ms', '7.25 s', '3 min', '3 h 20 min', '3 d 4 h']
+    """
+    if seconds is None:
+        return _NO_VALUE
+    if seconds < 60:
+        short = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
+        return short if seconds else "0 s"
+    minutes = int(seconds // 60)
+    for size, unit, smaller in ((1440, "d", 60), (60, "h", 1)):
+        if minutes >= size:
+            rest = minutes % size // smaller
+            part = f" {rest} {'h' if unit == 'd' else 'min'}" if rest else ""
+            return f"{minutes // size} {unit}{part}"
+    return f"{minutes} min"
+
+
+_FIGURES: dict[str, Callable[[Any], str]] = {
+    "bytes": _bytes,
+    "count": _count,
+    "duration": _duration,
+    "percent": _percent,
+}
+
+
+def _figure(number: float | None, kind: str) -> str:
+    return _FIGURES[kind](number)
+
+
+def _title(statistics: Mapping[str, Any]) -> str:
+    level = statistics["state"]["level"] if "state" in statistics else "ok"
+    return "proxpi" if level == "ok" else f"{LEVELS[level]} – proxpi"
+
+
+def _seconds_since(context: Context, moment: str) -> float:
+    return float(context["now"] - datetime.fromisoformat(moment).timestamp())
+
+
+def _ago(context: Context, moment: str) -> str:
+    seconds = _seconds_since(context, moment)
+    return "just now" if seconds < 1 else f"{_duration(int(seconds))} ago"
+
+
+def _until(context: Context, moment: str) -> str:
+    seconds = -_seconds_since(context, moment)
+    return "now" if seconds < 1 else f"in {_duration(int(seconds))}"
+
+
+def _clock(context: Context, moment: str) -> str:
+    """Write the time of the day, with the date unless that is today's, in UTC."""
+    then, now = datetime.fromisoformat(moment), datetime.fromtimestamp(context["now"], UTC)
+    date = "" if then.date() == now.date() else f"{then:%Y-%m-%d} "
+    return f"{date}{then:%H:%M} UTC"
 
 
 def _done(request: Request) -> str:
