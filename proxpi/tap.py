@@ -163,6 +163,7 @@ def build(
         seconds=reactor.seconds,
         response_cache=response_cache,
         prefetches=prefetches,
+        wall=wall,
     )
     # More threads at work would only contend with the reactor for the interpreter lock.
     in_thread = Share(resources.pages, THREADS // 2)
@@ -307,6 +308,7 @@ def cache_folder(
     seconds: Callable[[], float] = time.monotonic,
     response_cache: CachedResponses | None = None,
     prefetches: bool = False,
+    wall: Callable[[], float] = time.time,
 ) -> CacheDir:
     """
     Make the cache folder with its parts.
@@ -315,7 +317,7 @@ def cache_folder(
     :param prefetches: whether evictions leave space for prefetched files
     """
     log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
-    eviction_index = EvictionIndex(response_cache)
+    eviction_index = EvictionIndex(response_cache, wall)
     queue = DeletionQueue(folder, eviction_index, log, writes)
     return CacheDir(
         folder=folder,

@@ -6,7 +6,7 @@ It knows nothing of clients, and of indexes only what its ``ProjectPages`` proto
 from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
-from proxpi.files.eviction_index import CachedResponses, EvictionIndex
+from proxpi.files.eviction_index import CachedResponses, EvictionIndex, IndexedFile
 from proxpi.files.extraction import Extraction
 from proxpi.files.folder_files import FolderFiles
 from proxpi.files.layout import OWN_FOLDER
@@ -31,6 +31,7 @@ __all__ = [
     "FileHead",
     "FileReference",
     "FolderFiles",
+    "IndexedFile",
     "Mirror",
     "MissingUpstream",
     "OpenFile",

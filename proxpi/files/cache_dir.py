@@ -555,7 +555,8 @@ class CacheDir:
         try:
             scan = await self.writes(lambda: layout.scan(self.folder, owned))
             files: dict[str, Identity | None] = dict.fromkeys(owned)
-            rest = iter((files | dict(scan.files)).items())
+            files |= {path: identity for path, identity, _ in scan.files}
+            rest = iter(files.items())
             while (batch := list(islice(rest, BATCH))) or self._queue:
                 for path, expected in batch:
                     # A downloaded file that is verified came after the call.

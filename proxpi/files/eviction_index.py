@@ -19,9 +19,10 @@ before the others. At its first use it gets the priority of a new file.
 from __future__ import annotations
 
 import heapq
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, repeat
 from typing import Annotated, Protocol
 
 import attrs
@@ -50,9 +51,15 @@ _Row = tuple[str, _Count, _Count, float, VerifiedFile | None]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """The document; documents of earlier releases are without `used_at`.
+
+    :ivar used_at: :attr:`IndexedFile.used_at` of the files, in their order
+    """
+
     version: int
     inflation: float = msgspec.field(name="level")
     files: list[_Row]
+    used_at: list[_Count] = []
 
 
 class CachedResponses(Protocol):
@@ -70,9 +77,11 @@ def value(uses: int, size: int) -> float:
 
 
 @attrs.define(eq=False)
-class _IndexedFile:
-    """A cached file: bytes, uses since it was added, and when it was last used (`turn`).
+class IndexedFile:
+    """A cached file: bytes, uses since it was added, and when it was last used.
 
+    :ivar turn: the order of the last uses
+    :ivar used_at: the last use, or else the addition, in seconds since the epoch; 0 if unknown
     :ivar flushed: whether its bytes are on the disk
     """
 
@@ -80,6 +89,7 @@ class _IndexedFile:
     uses: int
     priority: float
     turn: int
+    used_at: int
     verified: VerifiedFile | None = None
     flushed: bool = True
 
@@ -92,15 +102,17 @@ class _IndexedFile:
 class EvictionIndex:
     """The cached files by cache path: how many bytes are `used`, how often each is `in_use`.
 
+    :ivar wall: gives the seconds since the epoch
     :ivar prefetched: bytes of the prefetched files, which `used` counts, too
     """
 
     _response_cache: CachedResponses | None = None
+    wall: Callable[[], float] = time.time
     used: int = attrs.field(init=False, default=0)
     prefetched: int = attrs.field(init=False, default=0)
     changes: int = attrs.field(init=False, default=0)
     in_use: Counter[str] = attrs.field(init=False, factory=Counter)
-    _files: dict[str, _IndexedFile] = attrs.field(init=False, factory=dict)
+    _files: dict[str, IndexedFile] = attrs.field(init=False, factory=dict)
     _inflation: float = attrs.field(init=False, default=0.0)
     _turns: Iterator[int] = attrs.field(init=False, factory=count)
     # Entries whose file has another turn by now, or is gone, are passed over.
@@ -116,6 +128,10 @@ class EvictionIndex:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def snapshot(self) -> list[tuple[str, IndexedFile]]:
+        """Return the files by cache path, quickly, for a thread that reads them and no more."""
+        return list(self._files.items())
 
     def size(self, path: str) -> int:
         return self._files[path].size if path in self._files else 0
@@ -145,7 +161,8 @@ class EvictionIndex:
         else:
             self.remove(path)
             priority = PREFETCHED if prefetched else self._inflation + value(0, size)
-            self._files[path] = _IndexedFile(size, 0, priority, next(self._turns), verified)
+            now = int(self.wall())
+            self._files[path] = IndexedFile(size, 0, priority, next(self._turns), now, verified)
             self.used += size
             self.prefetched += size if prefetched else 0
             self._push(path)
@@ -187,6 +204,8 @@ class EvictionIndex:
                 self.prefetched -= file.size if file.prefetched else 0
                 file.priority = self._inflation + value(file.uses, file.size)
             file.turn = next(self._turns)
+            if uses:
+                file.used_at = int(self.wall())
             self._push(path)
             self.changes += 1
 
@@ -257,23 +276,29 @@ class EvictionIndex:
     def begin_scan(self) -> None:
         self._changed = set()
 
-    def end_scan(self, found: Iterable[tuple[str, Identity]] | None) -> None:
-        """Take over what a scan found, ``None`` if it failed, but for paths that changed since."""
+    def end_scan(self, found: Iterable[tuple[str, Identity, int]] | None) -> None:
+        """
+        Take over what a scan found, but for paths that changed since.
+
+        :param found: with the times of the last uses, in this order; ``None`` if the scan failed
+        """
         changed, self._changed = self._changed or set(), None
         if found is None:
             return
-        sizes = {path: each.size for path, each in found if path not in changed}
-        for path in self:
-            if path not in changed and self.size(path) != sizes.get(path):
+        there = {path: (each.size, at) for path, each, at in found if path not in changed}
+        for path, file in self.snapshot():
+            size, used_at = there.get(path, (None, 0))
+            if path not in changed and file.size != size:
                 self.remove(path)
-        new = [(path, size) for path, size in sizes.items() if path not in self._files]
+            file.used_at = file.used_at or used_at
+        new = [(path, *each) for path, each in there.items() if path not in self._files]
         # Only the order of their last use is known: let the priority rise from one to the next.
-        step = sum(value(0, size) for _, size in new) / max(len(new), 1) ** 2
+        step = sum(value(0, size) for _, size, _ in new) / max(len(new), 1) ** 2
         rows: list[_Row] = []
-        for number, (path, size) in enumerate(new):
+        for number, (path, size, _) in enumerate(new):
             priority = self._inflation + value(0, size) + number * step
             rows.append((path, size, 0, priority, None))
-        self._add_all(rows)
+        self._add_all(rows, (at for _, _, at in new))
 
     def dump(self) -> bytes:
         """Write the document; of the files, the least recently used first.
@@ -285,7 +310,8 @@ class EvictionIndex:
             (path, each.size, each.uses, each.priority, each.verified if each.flushed else None)
             for path, each in rows
         ]
-        return msgspec.json.encode(_Document(VERSION, self._inflation, files))
+        used_at = [each.used_at for _, each in rows]
+        return msgspec.json.encode(_Document(VERSION, self._inflation, files, used_at))
 
     def load(self, document: bytes) -> None:
         """Read a document: all of it, or, if it is damaged (`ValueError`), nothing."""
@@ -293,14 +319,17 @@ class EvictionIndex:
         known = [verified for *_, verified in read.files if verified is not None]
         if read.version != VERSION or any("sha256" not in each.digests for each in known):
             raise ValueError("another version, or a digest is missing")
+        if len(read.used_at) not in (0, len(read.files)):
+            raise ValueError("times of uses are missing")
         self._inflation = read.inflation
-        self._add_all(read.files)
+        self._add_all(read.files, read.used_at or repeat(0))
 
-    def _add_all(self, rows: Iterable[_Row]) -> None:
+    def _add_all(self, rows: Iterable[_Row], used_at: Iterable[int]) -> None:
         """Add files in one go: at a start there may be tens of thousands."""
         self.changes += 1
-        for path, size, uses, priority, verified in rows:
-            self._files[path] = _IndexedFile(size, uses, priority, next(self._turns), verified)
+        for (path, size, uses, priority, verified), at in zip(rows, used_at, strict=False):
+            turn = next(self._turns)
+            self._files[path] = IndexedFile(size, uses, priority, turn, at, verified)
         self.used = sum(file.size for file in self._files.values())
         self.prefetched = sum(file.size for file in self._files.values() if file.prefetched)
         self._rebuild_heap()

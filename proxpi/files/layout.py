@@ -61,8 +61,9 @@ _CACHE_PATH = re.compile(
 class Scan:
     """The result of a scan of the cache folder."""
 
-    #: By cache path, the least recently used first, as far as the disk tells.
-    files: list[tuple[str, Identity]] = attrs.field(factory=list)
+    #: By cache path, with the last use as far as the disk tells, in seconds since the epoch; the
+    #: least recently used first.
+    files: list[tuple[str, Identity, int]] = attrs.field(factory=list)
     #: What was left out, in words for the log.
     ignored: list[str] = attrs.field(factory=list)
     #: Paths and bytes of reserved names that could not be unlinked.
@@ -142,7 +143,7 @@ def scan(folder: Path, owned: Container[str]) -> Scan:
                 used = max(status.st_atime, status.st_mtime)
                 found.append((used, path, Identity.of(status)))
     found.sort(key=lambda file: file[:2])
-    scan.files.extend((path, identity) for _, path, identity in found)
+    scan.files.extend((path, identity, max(0, int(used))) for used, path, identity in found)
     return scan
 
 

@@ -22,6 +22,7 @@ import errno
 import os
 import secrets
 import stat
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -47,6 +48,8 @@ MAX_FAILED_EVICTIONS = 10
 PREFETCHED_PART = 10
 #: Bytes that a prefetched file may have whose size the index does not state: it was not considered.
 UNSTATED = 16 * 1024**2
+#: Evictions that are remembered.
+REMEMBERED = 10
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -167,12 +170,22 @@ class DeletionQueue:
         return errors
 
 
+@attrs.frozen
+class Evicted:
+    """An eviction: the cache path, the bytes, and when, in seconds since the epoch."""
+
+    path: str
+    size: int
+    at: float
+
+
 @attrs.define(eq=False)
 class Quota:
     """The quota of one cache folder.
 
     :ivar capacity: bytes that all files may have
     :ivar prefetches: whether files are prefetched
+    :ivar last_evicted: the last evictions, the latest first
     """
 
     capacity: int
@@ -180,6 +193,7 @@ class Quota:
     _queue: DeletionQueue
     _prefetches: bool = False
     reservations: set[Reservation] = attrs.field(init=False, factory=set)
+    last_evicted: deque[Evicted] = attrs.field(init=False, factory=lambda: deque((), REMEMBERED))
 
     @property
     def used(self) -> int:
@@ -273,7 +287,12 @@ class Quota:
             for path in victims:
                 try:
                     self.eviction_index.raise_inflation(path)
-                    metrics.EVICTED.inc(self._queue.remove(path))
+                    size = self.eviction_index.size(path)
+                    if self._queue.remove(path):
+                        metrics.EVICTED.inc()
+                        self.last_evicted.appendleft(
+                            Evicted(path, size, self.eviction_index.wall())
+                        )
                 except OSError:
                     failed.add(path)
                     self.eviction_index.use(path, 0)  # the next eviction tries others first

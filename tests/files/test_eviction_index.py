@@ -29,7 +29,7 @@ USES = st.integers(0, 1000)
 
 def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
     """Return the index after these steps, as far as they are possible."""
-    index = EvictionIndex()
+    index = EvictionIndex(wall=lambda: 7.0)
     for step, path, size in steps:
         if step in ("add", "prefetch"):
             index.add(path, size, prefetched=step == "prefetch")
@@ -152,7 +152,7 @@ def test_startup_scan() -> None:
     index.remove("came-and-went")
     index.add("came", 7)
     sizes = {"old": 2, "came-and-went": 1, "newer": 2, "same": 1, "grown": 3}
-    index.end_scan([(name, Identity(1, size, 2)) for name, size in sizes.items()])
+    index.end_scan([(name, Identity(1, size, 2), 3) for name, size in sizes.items()])
     assert index.is_complete
     found = {name: index.size(name) for name in index}
     assert found == {"same": 1, "came": 7, "old": 2, "newer": 2, "grown": 3}
@@ -174,6 +174,8 @@ def test_startup_scan() -> None:
         {"files": [["h/a", 1, 1, 1e999, None]]},
         *({"files": [["h/a", 1, 1, 1.0, note]]} for note in ("", [], [[1, 2], {"sha256": "0"}])),
         {"files": [["h/a", 1, 1, 1.0, [[1, 2, 3], {"md5": "0"}]]]},
+        {"used_at": [1, 2]},
+        {"used_at": [-1]},
         {"more": 1},
     ],
 )
@@ -187,3 +189,30 @@ def test_foreign_document(change: dict[str, object]) -> None:
     assert list(index) == []
     with pytest.raises(ValueError):
         index.load(json.dumps(document).encode()[:-1])
+
+
+def test_times_of_last_uses() -> None:
+    """A file was last used when it was added or used, also after a restart; a count is no use."""
+    now = 5.0
+    index = EvictionIndex(wall=lambda: now)
+    index.add("h/a", 1)
+    index.add("h/b", 1)
+    now = 9.5
+    index.use("h/a")
+    index.use("h/b", 0)
+    restarted = EvictionIndex()
+    restarted.load(index.dump())
+    for each in (index, restarted):
+        assert {path: file.used_at for path, file in each.snapshot()} == {"h/a": 9, "h/b": 5}
+
+
+def test_times_of_last_uses_that_an_earlier_release_did_not_write() -> None:
+    """The document of an earlier release is read, and the scan tells the times."""
+    document = {"version": VERSION, "level": 0.0, "files": [["h/a", 1, 1, 1.0, None]]}
+    index = EvictionIndex(wall=lambda: 9.0)
+    index.load(json.dumps(document).encode())
+    index.add("h/b", 1)
+    index.begin_scan()
+    index.end_scan([(name, Identity(1, 1, 2), 4) for name in ("h/a", "h/b", "h/c")])
+    used_at = {path: file.used_at for path, file in index.snapshot()}
+    assert used_at == {"h/a": 4, "h/b": 9, "h/c": 4}

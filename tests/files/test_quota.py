@@ -101,6 +101,14 @@ class Reservations(CacheCase):
         self.cache_dir.discard(partial)
         assert self.on_disk() == self.used == 0
 
+    def test_evictions_are_remembered(self) -> None:
+        """The last ten evictions are remembered with their bytes and times, the latest first."""
+        for number in range(14):
+            self.clock.advance(1)
+            self.keep(f"{number}.whl", bytes(50))
+        evicted = [(each.path, each.size, each.at) for each in self.cache_dir.quota.last_evicted]
+        assert evicted == [(f"h-example/{n}.whl", 50, n + 3) for n in range(11, 1, -1)]
+
     def test_announced_size(self) -> None:
         """A size that index and upstream state is reserved before the bytes arrive, or refused."""
         old = self.keep("old.whl", bytes(60))

@@ -86,6 +86,7 @@ class CacheCase(FolderCase):
             reads=self.in_thread,
             seconds=self.clock.seconds,
             prefetches=prefetches,
+            wall=self.clock.seconds,
         )
         self.cache_dir.prepare()
 
