@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import math
 import os
 import secrets
 import tempfile
@@ -19,15 +18,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO
 
-import attrs
 from twisted.logger import Logger
 
 #: What the name of a file of proxpi's own begins with until it is whole.
 PARTIAL = "partial-"
 #: How often a file is begun, if others who start remove it before it is locked.
 TRIES = 10
-#: Seconds between two lines of a throttled log with the same consequence.
-LOG_INTERVAL = 60.0
 
 _log = Logger(namespace="proxpi")
 
@@ -121,29 +117,3 @@ def remove_leftovers(folder: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
                 _log.warn("{path!a}: {error}", path=entry.path, error=error)
-
-
-@attrs.define(eq=False)
-class ThrottledLog:
-    """The errors of one folder: one a minute is logged of those with the same consequence."""
-
-    _log: Logger
-    folder: Path
-    seconds: Callable[[], float]
-    # When each consequence was last logged, and how many errors were skipped since.
-    _logged: dict[str, tuple[float, int]] = attrs.field(init=False, factory=dict)
-
-    def error(self, error: OSError, consequence: str) -> None:
-        now = self.seconds()
-        logged_at, skipped = self._logged.get(consequence, (-math.inf, 0))
-        if now < logged_at + LOG_INTERVAL:
-            self._logged[consequence] = logged_at, skipped + 1
-            return
-        self._logged[consequence] = now, 0
-        self._log.error(
-            "cache folder {folder}: {error}; {consequence}{more}",
-            folder=self.folder,
-            error=error,
-            consequence=consequence,
-            more=f" ({skipped} more errors since this was last logged)" if skipped else "",
-        )

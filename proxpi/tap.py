@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.application.service import IService
 from twisted.internet.defer import execute
-from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from proxpi import metrics
-from proxpi.atomic_files import ThrottledLog
 from proxpi.config import DEFAULT_VIEW as DEFAULT
 from proxpi.config import IndexSettings
 from proxpi.files import (
@@ -66,6 +64,7 @@ from proxpi.local_files import is_local, path_of
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.prefetch import Prefetcher
+from proxpi.problems import Problems
 from proxpi.resources import (
     THREADS,
     Resources,
@@ -155,6 +154,7 @@ def build(
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
     folders = index_folders(settings, folder)
+    problems = Problems(reactor.seconds, wall)
     cache_dir = cache_folder(
         folder,
         settings.cache_size,
@@ -164,12 +164,12 @@ def build(
         response_cache=response_cache,
         prefetches=prefetches,
         wall=wall,
+        problems=problems,
     )
     # More threads at work would only contend with the reactor for the interpreter lock.
     in_thread = Share(resources.pages, THREADS // 2)
-    errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     members = _members(
-        settings, reactor, upstream, in_thread, cache_dir.own, errors, resources, wall
+        settings, reactor, upstream, in_thread, cache_dir.own, problems, resources, wall
     )
     by_name = {index.name: index for index in members.indexes}
     views = [
@@ -184,7 +184,7 @@ def build(
         indexes=members.indexes,
         clock=reactor,
         wall=wall,
-        store=PageStore(cache_dir.own / "pages", reactor, errors=errors),
+        store=PageStore(cache_dir.own / "pages", reactor, problems=problems),
         in_thread=in_thread,
         rules=rules,
         exclusions=exclusions,
@@ -309,6 +309,7 @@ def cache_folder(
     response_cache: CachedResponses | None = None,
     prefetches: bool = False,
     wall: Callable[[], float] = time.time,
+    problems: Problems | None = None,
 ) -> CacheDir:
     """
     Make the cache folder with its parts.
@@ -316,16 +317,16 @@ def cache_folder(
     :param capacity: bytes of its files; 0 keeps no file
     :param prefetches: whether evictions leave space for prefetched files
     """
-    log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
+    problems = problems or Problems(seconds, wall)
     eviction_index = EvictionIndex(response_cache, wall)
-    queue = DeletionQueue(folder, eviction_index, log, writes)
+    queue = DeletionQueue(folder, eviction_index, problems, writes)
     return CacheDir(
         folder=folder,
         eviction_index=eviction_index,
         quota=Quota(capacity, eviction_index, queue, prefetches),
         queue=queue,
         usage_log=UsageLog(folder / OWN_FOLDER, eviction_index, writes, seconds),
-        log=log,
+        problems=problems,
         writes=writes,
         reads=reads,
     )
@@ -415,7 +416,7 @@ def _members(
     upstream: UpstreamClient,
     in_thread: InThread,
     own: Path,
-    errors: ThrottledLog,
+    problems: Problems,
     resources: Resources,
     wall: Callable[[], float],
 ) -> Members:
@@ -429,7 +430,7 @@ def _members(
     folder_threads = Share(resources.reads, THREADS // 2)
 
     def index(stated: IndexSettings) -> Index:
-        breakers = Breakers(urls.public(stated.url), clock)
+        breakers = Breakers(urls.public(stated.url), clock, wall)
         if is_local(stated.url):
             # Most processes do without: not imported at their start.
             from proxpi.index.folder import FolderIndex
@@ -443,7 +444,7 @@ def _members(
                 wall=wall,
                 in_thread=folder_threads,
                 store=own / "folders",
-                errors=errors,
+                problems=problems,
             )
         return IndexClient(
             name=stated.name,

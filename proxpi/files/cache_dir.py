@@ -30,10 +30,9 @@ from urllib.parse import unquote
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from proxpi import atomic_files
-from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.quota import BATCH, DeletionQueue, Quota, Reservation, ScanRunning, TooLarge
@@ -41,6 +40,7 @@ from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Digests, VerifiedFile, check, compare, digest_of_url
 from proxpi.local_files import Identity
+from proxpi.problems import Problems, disk_remedy
 from proxpi.single_flight import InThread
 
 #: Bytes of a partial file that are gathered before they are written.
@@ -255,7 +255,7 @@ class CacheDir:
     quota: Quota
     _queue: DeletionQueue
     _usage_log: UsageLog
-    _log: ThrottledLog
+    _problems: Problems
     writes: InThread
     reads: InThread
     _partial: set[PartialFile] = attrs.field(init=False, factory=set)
@@ -277,12 +277,12 @@ class CacheDir:
             atomic_files.remove_leftovers(self.own)
             layout.try_to_write(self.own, self.folder)
         except OSError as error:
-            _log.critical(
-                "{folder} cannot be written ({error}): {advice}; until then cached files are "
-                "served, and clients of others redirected",
-                folder=self.folder,
-                error=error,
-                advice=layout.advice(error),
+            self._problems.note(
+                ("disk", "start"),
+                f"cache folder {self.folder} cannot be written: {error}",
+                "cached files are served, and clients of others redirected",
+                disk_remedy(error),
+                LogLevel.critical,
             )
         if self.quota.capacity:
             scan = self._usage_log.scan(self.folder, self._queue)
@@ -355,7 +355,7 @@ class CacheDir:
         try:
             status = layout.stat_cache_path(self.folder, path)
         except OSError as error:
-            self._log.error(error, UNREADABLE)
+            self._problems.note_disk(error, self.folder, UNREADABLE)
             return False
         return status is not None and stat.S_ISREG(status.st_mode)
 
@@ -388,7 +388,7 @@ class CacheDir:
             return
         if error.errno not in (errno.EMFILE, errno.ENFILE):  # these say nothing of the file
             self.eviction_index.mark_unverified(path)
-        self._log.error(error, UNREADABLE)
+        self._problems.note_disk(error, self.folder, UNREADABLE)
 
     def partial(
         self,
@@ -502,7 +502,7 @@ class CacheDir:
     def log_refusal(self, error: OSError) -> None:
         """Log that a file cannot be cached, unless the startup scan or the download does so."""
         if not isinstance(error, ScanRunning | TooLarge):
-            self._log.error(error, "new files are not cached")
+            self._problems.note_disk(error, self.folder, "new files are not cached")
 
     def _rename(self, partial: PartialFile, path: str) -> None:
         """Rename a file to its cache path; a cached file that is in the way is removed."""

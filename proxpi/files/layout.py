@@ -43,13 +43,6 @@ _OWN_NAME = re.compile(
 )
 #: What the system says where there is no file, or none that is the cache's.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE, errno.ENAMETOOLONG)
-_ADVICE = {
-    errno.EROFS: "mount it for writing",
-    errno.ENOSPC: "free space on its disk",
-    errno.EDQUOT: "free space on its disk, or raise the quota",
-    errno.EXDEV: "let all of it lie on one disk",
-    errno.EEXIST: f"{OWN_FOLDER} in it has to be a folder",
-}
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
 _RESERVED_NAME = re.compile(re.escape(RESERVED) + "[0-9a-f]{16}")
 _CACHE_PATH = re.compile(
@@ -189,9 +182,3 @@ def try_to_write(own: Path, folder: Path) -> None:
             path = reserved
     finally:
         os.unlink(path)
-
-
-def advice(error: OSError) -> str:
-    """Return the remedy for a cache folder that cannot be written."""
-    user = f"let the user with the number {os.geteuid()} write there"
-    return _ADVICE.get(error.errno or 0, user)

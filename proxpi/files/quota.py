@@ -33,11 +33,11 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 
 from proxpi import metrics
-from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import RESERVED
 from proxpi.local_files import Identity
+from proxpi.problems import Problems
 from proxpi.single_flight import InThread
 
 #: Files that are renamed, and unlinked, at once.
@@ -50,6 +50,8 @@ PREFETCHED_PART = 10
 UNSTATED = 16 * 1024**2
 #: Evictions that are remembered.
 REMEMBERED = 10
+#: The consequence of a file that cannot be removed.
+STAYS = "the file stays, and counts"
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -74,7 +76,7 @@ class DeletionQueue:
 
     folder: Path
     _eviction_index: EvictionIndex
-    _log: ThrottledLog
+    _problems: Problems
     _in_thread: InThread
     # Bytes by reserved name.
     _queued: dict[str, int] = attrs.field(init=False, factory=dict)
@@ -119,7 +121,7 @@ class DeletionQueue:
                     os.unlink(name)  # on this thread no other file can come in between
         except OSError as error:
             if not layout.is_missing(error):
-                self._log.error(error, "the file stays, and counts")
+                self._problems.note_disk(error, self.folder, STAYS)
                 raise
         self._eviction_index.remove(path)
         return True
@@ -143,7 +145,7 @@ class DeletionQueue:
                 size = self._queued.pop(reserved)
                 if reserved in errors:
                     self._stuck[reserved] = size
-                    self._log.error(errors[reserved], "the file stays, and counts")
+                    self._problems.note_disk(errors[reserved], self.folder, STAYS)
             if self._queued and not self._lock.waiting:
                 self.start()
 

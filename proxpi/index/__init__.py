@@ -5,6 +5,7 @@ Nothing here knows HTTP clients of proxpi, or package files.
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
+from proxpi.index.index_status import IndexStatus
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
 from proxpi.index.page_entries import PageEntries
@@ -16,6 +17,7 @@ __all__ = [
     "Breakers",
     "Index",
     "IndexClient",
+    "IndexStatus",
     "ListEntries",
     "ListStore",
     "Member",

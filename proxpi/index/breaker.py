@@ -21,12 +21,18 @@ gets its turn and closes the breaker of the index.
 
 Requests without a stale page ignore all breakers, but heed the ``Retry-After`` of a 429. All times
 are the clock's seconds; `since` is when a request began.
+
+An *outage* tells the operator what the breakers mean together. It lasts from a failure to the next
+success: the failure of the index's first request, or one that concerns the index (no connection, no
+response head, 429, credentials), or those of two pages without a success between them.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import IntEnum
 
 import attrs
@@ -43,6 +49,23 @@ LONGEST = 30.0
 MOST = 1000
 
 State = IntEnum("State", ["CLOSED", "HALF_OPEN", "OPEN"])
+
+
+@attrs.frozen
+class Outage:
+    """The failures of an index since its last success.
+
+    :ivar since: when the first one came; `page`: of which page
+    :ivar error: the last one
+    :ivar is_certain: whether they concern the index, and not a page of it alone
+    :ivar logged: whether the log has a line for one of them
+    """
+
+    since: float
+    page: str
+    error: UpstreamFailed
+    is_certain: bool
+    logged: bool = False
 
 
 @attrs.define(eq=False)
@@ -86,10 +109,17 @@ class Breakers:
 
     url: str
     _clock: IReactorTime
+    _wall: Callable[[], float] = time.time
     _head_received_at: float = attrs.field(init=False, default=float("-inf"))
     _index: Breaker = attrs.field(init=False, factory=lambda: Breaker(*INDEX_PAUSES))
     # Those that are not closed, the least recently failed one first.
     _pages: OrderedDict[str, Breaker] = attrs.field(init=False, factory=OrderedDict)
+    _outage: Outage | None = attrs.field(init=False, default=None)
+    has_succeeded: bool = attrs.field(init=False, default=False)
+
+    def wall_time(self, at: float) -> float:
+        """Return a time of the clock in seconds since the epoch."""
+        return self._wall() + at - self._clock.seconds()
 
     def is_failing(self, page: str) -> bool:
         return page in self._pages
@@ -127,11 +157,34 @@ class Breakers:
         if error is not None and (not error.retry_after or since > self._index.failed_at):
             self._index.close()
 
-    def succeeded(self, page: str) -> None:
+    @property
+    def outage(self) -> Outage | None:
+        return self._outage if self._outage is not None and self._outage.is_certain else None
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next request is sent for a stale page; ``None``: as soon as one is due."""
+        opened = self._pages.values() if self._index.error is None else (self._index,)
+        times = (each.retry_at for each in opened if each.retry_at > self._clock.seconds())
+        return min(times, default=None)
+
+    def succeeded(self, page: str) -> Outage | None:
+        """Note a success; return the outage that it ends."""
         self._pages.pop(page, None)
+        ended, self._outage, self.has_succeeded = self.outage, None, True
+        return ended
+
+    def note_logged(self) -> None:
+        """Note that the log has a line for the last failure."""
+        if self._outage is not None:
+            self._outage = attrs.evolve(self._outage, logged=True)
 
     def failed(self, page: str, error: UpstreamFailed, since: float) -> None:
         now = self._clock.seconds()
+        begun = self._outage or Outage(now, page, error, is_certain=not self.has_succeeded)
+        concerns_index = error.scope != "resource" or isinstance(error, CredentialsRejected)
+        is_certain = begun.is_certain or concerns_index or page != begun.page
+        self._outage = attrs.evolve(begun, error=error.copy(), is_certain=is_certain)
         silent = error.scope == "connection" and self._head_received_at < since
         if error.scope == "rate limit" or (silent and page not in self._pages):
             self._index.fail(error, now)

@@ -34,6 +34,7 @@ from twisted.logger import Logger
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
+from proxpi.index.index_status import IndexStatus, status_of
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.simple import caching, model, parse, urls
@@ -176,6 +177,9 @@ class IndexClient:
     def offline(self) -> bool:
         """Whether no request is sent to it."""
         return self._upstream.offline
+
+    def status(self) -> IndexStatus:
+        return status_of(self, "http")
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""

@@ -44,12 +44,13 @@ from proxpi.archives import (
     requires_python,
     source_metadata,
 )
-from proxpi.atomic_files import ThrottledLog
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import ABSENT_TTL
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
+from proxpi.index.index_status import IndexStatus, status_of
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.local_files import Identity
+from proxpi.problems import Problems
 from proxpi.simple import FileEntry, Project, caching, filenames, model, names, versions
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import Queue, UpstreamFailed
@@ -340,7 +341,7 @@ class FolderIndex:
     :ivar name: that of the configuration
     :ivar url: ``file:``, with a slash at its end
     :ivar ttl: seconds until a change in the folder is seen
-    :ivar store: the folder of what is remembered; errors of it go to `errors`
+    :ivar store: the folder of what is remembered; its errors are noted
     """
 
     name: str
@@ -351,7 +352,7 @@ class FolderIndex:
     _wall: Callable[[], float] = time.time
     _in_thread: InThread
     _store: Path
-    _errors: ThrottledLog
+    _problems: Problems
     # It needs neither credentials nor a connection.
     private: bool = attrs.field(init=False, default=False)
     offline: bool = attrs.field(init=False, default=False)
@@ -377,6 +378,9 @@ class FolderIndex:
     def identity(self) -> str:
         """The name of the index in the stores: hexadecimal."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+    def status(self) -> IndexStatus:
+        return status_of(self, "folder")
 
     def guards(self, url: str) -> bool:
         """No client could fetch a file of it by itself."""
@@ -552,7 +556,8 @@ class FolderIndex:
             data = msgspec.json.encode(_Remembered(FORMAT, files))
             atomic_files.write_whole(path, data, self._store.parent)
         except OSError as error:
-            self._errors.error(error, "files of folders are read again after a restart")
+            consequence = "files of folders are read again after a restart"
+            self._problems.note_disk(error, self._store, consequence)
 
     def _path(self, name: str) -> Path:
         return self._store / self.identity / f"{name}.json"

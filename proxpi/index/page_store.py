@@ -21,9 +21,9 @@ import attrs
 import msgspec
 
 from proxpi import __version__
-from proxpi.atomic_files import ThrottledLog
 from proxpi.index.entry_store import EntryStore, Superseded, digest
 from proxpi.index.index_response import StoredResponse
+from proxpi.problems import Problems
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
@@ -125,7 +125,7 @@ class PageStore(EntryStore[_Header]):
     SUFFIX = ".page"
     HEADER = _Header
 
-    _errors: ThrottledLog = attrs.field(kw_only=True)
+    _problems: Problems = attrs.field(kw_only=True)
     _until_tidying: int = attrs.field(init=False, default=0)
 
     def load(self, name: str) -> StoredPage | None:
@@ -165,7 +165,8 @@ class PageStore(EntryStore[_Header]):
             self.put(name, [head, *sections.values()], current)
         except (Superseded, OSError) as error:
             if isinstance(error, OSError):
-                self._errors.error(error, "pages cannot be written, and are kept in memory")
+                consequence = "pages cannot be written, and are kept in memory"
+                self._problems.note_disk(error, self.folder, consequence)
             return attrs.evolve(stored, image=b"".join([head, *sections.values()]))
         self._until_tidying -= len(head) + end
         if self._until_tidying < 0:

@@ -17,6 +17,7 @@ import attrs
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
+from proxpi.index.index_status import IndexStatus
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.simple import NamePattern
 from proxpi.upstream import Queue, UpstreamFailed
@@ -48,6 +49,9 @@ class Index(Protocol):
 
     @property
     def offline(self) -> bool: ...
+
+    def status(self) -> IndexStatus:
+        """Return what the operator is told about it."""
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""

@@ -26,7 +26,7 @@ class Start(CacheCase):
     def test_folder_is_made(self) -> None:
         """A folder that does not exist is made; a good start logs and leaves nothing."""
         self.host.mkdir()
-        with logged("proxpi.files") as log:
+        with logged("proxpi.files", "proxpi.problems") as log:
             self.start(folder=self.folder / "a/b")
             self.start()
         assert log.levels == []
@@ -49,7 +49,7 @@ class Start(CacheCase):
             error = OSError(number, os.strerror(number))
             with (
                 mock.patch.object(module, name, mock.Mock(side_effect=error)),
-                logged("proxpi.files") as log,
+                logged("proxpi.files", "proxpi.problems") as log,
             ):
                 self.start()
             assert log.levels == ["critical"]
@@ -69,7 +69,10 @@ class Start(CacheCase):
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES), old, None, new)
             rename(old, new)
 
-        with mock.patch.object(os, "rename", refuse), logged("proxpi.files") as log:
+        with (
+            mock.patch.object(os, "rename", refuse),
+            logged("proxpi.files", "proxpi.problems") as log,
+        ):
             self.start()
         assert log.levels == ["critical"] and "/b-example/" in log.text
         assert not list(self.folder.rglob(f"{RESERVED}*"))
@@ -85,7 +88,7 @@ class Start(CacheCase):
             (os, "unlink"),
         ):
             self.put(owner, name, mock.Mock(side_effect=error))
-        with logged("proxpi.files") as log:
+        with logged("proxpi.files", "proxpi.problems") as log:
             self.start()
         assert log.levels == ["critical"] and "cannot be written" in log.text
         file = ref("x.whl", b"data")
@@ -190,7 +193,7 @@ class Cached(CacheCase):
 
     def test_unreadable(self) -> None:
         """A file that cannot be read counts and is a miss; many requests make one line."""
-        with refused(self.path, "open"), logged("proxpi.files") as log:
+        with refused(self.path, "open"), logged("proxpi.files", "proxpi.problems") as log:
             for _ in range(5):
                 assert self.cache_dir.open(self.file) is None
                 assert self.cache_dir.found(self.file)
@@ -329,7 +332,7 @@ class Flushing(CacheCase):
         """A file that the disk refuses when it is flushed is removed: reads may hide the loss."""
         error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         with mock.patch.object(os, "fsync", mock.Mock(side_effect=error)):
-            with logged("proxpi.files") as log:
+            with logged("proxpi.files", "proxpi.problems") as log:
                 file = self.keep("x.whl", b"data")
             assert os.strerror(errno.EDQUOT) in log.text
             assert self.cache_dir.open(file) is None
@@ -448,7 +451,7 @@ class Links(CacheCase):
         self.start(folder=self.folder / "cache")
         (self.folder / "cache/h-example").symlink_to(self.outside)
         file = ref("x.whl", b"theirs")
-        with logged("proxpi.files") as log:
+        with logged("proxpi.files", "proxpi.problems") as log:
             assert not self.cache_dir.found(file)
             assert self.cache_dir.open(file) is None
             with pytest.raises(OSError, match="symbolic link"):
@@ -583,7 +586,10 @@ class Uncacheable(MirrorCase):
             for stream in (False, True):
                 self.build(stream=stream)
                 self.pages.lists(entry(NAME, DATA, url=url))
-                with logged("proxpi.files") as log, refused(folder, "lstat", "open", "rename"):
+                with (
+                    logged("proxpi.files", "proxpi.problems") as log,
+                    refused(folder, "lstat", "open", "rename"),
+                ):
                     for _ in range(3):
                         self.agent.at(url, Reply(200, DATA))
                         asked = self.fetch()

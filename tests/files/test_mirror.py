@@ -308,7 +308,7 @@ class Uncached(MirrorCase):
                 self.build(stream=stream)
                 self.listed(private=private)
                 full = self.fill_disk(function)
-                with logged("proxpi.files") as log:
+                with logged("proxpi.files", "proxpi.problems") as log:
                     self.assert_not_cached(
                         redirect=not (stream or private),
                         requests=requests[function][stream or private],

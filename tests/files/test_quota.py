@@ -196,7 +196,7 @@ class Evictions(CacheCase):
         assert [self.content(each) is not None for each in files] == [True, False, True]
         assert self.used == self.on_disk() == 100
         self.clock.advance(60)
-        with refused(self.host, "rename"), logged("proxpi.files") as log:
+        with refused(self.host, "rename"), logged("proxpi.files", "proxpi.problems") as log:
             for _ in range(3):
                 with pytest.raises(Full):
                     self.announce(50)
@@ -278,7 +278,7 @@ class Queued(CacheCase):
 
     def test_stuck(self) -> None:
         """A queued file that cannot be unlinked counts, is logged once, and is tried by a clear."""
-        with refused(self.host, "unlink"), logged("proxpi.files") as log:
+        with refused(self.host, "unlink"), logged("proxpi.files", "proxpi.problems") as log:
             for file in self.files[:3]:
                 self.delete(file)
             self.run_threads()

@@ -196,3 +196,73 @@ class BreakersTests(Case):
         assert not self.breakers.admit("demo", ignore_page=True)
         self.note(REFUSED, "other")
         assert self.breakers.refusal("demo", ignore_page=True) is not None
+
+
+class OutageTests(Case):
+    def setUp(self) -> None:
+        self.put(random, "uniform", lambda least, most: most)
+        self.clock = Clock()
+        self.clock.advance(100)
+        self.breakers = Breakers(ROOT, self.clock, lambda: 1000.0 + self.clock.seconds())
+
+    def fails(self, error: UpstreamFailed, page: str = "demo") -> None:
+        self.breakers.failed(page, error, self.clock.seconds())
+
+    def since(self) -> float | None:
+        outage = self.breakers.outage
+        return None if outage is None else outage.since
+
+    def test_concerns_the_index(self) -> None:
+        """No connection, 429 and rejected credentials are an outage; a bad page alone is none."""
+        for error, begins in ((REFUSED, 1), (LIMITED, 1), (REJECTED, 1), (BROKEN, 0)):
+            self.setUp()
+            self.breakers.succeeded("demo")
+            self.fails(error)
+            self.fails(error)
+            assert (self.since() is not None) == begins
+
+    def test_two_pages(self) -> None:
+        """Two bad pages are an outage since the first one, unless there is a success between."""
+        self.breakers.succeeded("demo")
+        self.fails(BROKEN)
+        self.breakers.succeeded("other")
+        self.fails(BROKEN, "third")
+        assert self.since() is None
+        self.clock.advance(5)
+        self.fails(BROKEN)
+        assert self.since() == 100
+
+    def test_first_request(self) -> None:
+        """An index that has never responded fails with its first request."""
+        self.fails(BROKEN)
+        assert self.since() == 100
+
+    def test_end(self) -> None:
+        """An outage lasts until the next success, which returns it with its last error."""
+        assert self.breakers.succeeded("demo") is None
+        self.fails(REFUSED)
+        self.breakers.note_logged()
+        self.clock.advance(10)
+        self.breakers.head_received(500, self.clock.seconds())
+        self.fails(BROKEN)
+        assert self.since() == 100
+        ended = self.breakers.succeeded("other")
+        assert ended is not None
+        assert (ended.since, ended.error.cause, ended.logged) == (100, BROKEN.cause, True)
+        assert (self.since(), self.breakers.succeeded("demo")) == (None, None)
+
+    def test_next_try(self) -> None:
+        """The next try is that of the index, else that of the first page; none once it is due."""
+        assert self.breakers.retry_at is None
+        self.fails(BROKEN)
+        self.clock.advance(0.5)
+        self.fails(BROKEN, "other")
+        assert self.breakers.retry_at == 101
+        self.fails(REFUSED, "third")
+        assert self.breakers.retry_at == 101
+        self.clock.advance(0.25)
+        self.breakers.head_received(200, self.clock.seconds())
+        self.clock.advance(0.5)
+        assert self.breakers.retry_at == 101.5
+        self.clock.advance(1)
+        assert self.breakers.retry_at is None

@@ -14,16 +14,15 @@ from unittest import mock
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import Logger
 
 from proxpi import archives, local_files
-from proxpi.atomic_files import ThrottledLog
 from proxpi.index import folder as module
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import ABSENT_TTL
 from proxpi.index.folder import SETTLED, SHARED, FolderIndex, scan
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.list_store import ListFile, ListStore
+from proxpi.problems import Problems
 from proxpi.upstream import UpstreamFailed
 from tests.support.cache import refused, replace
 from tests.support.cases import FolderCase, at_once, run, sha256
@@ -65,7 +64,7 @@ class FolderIndexCase(FolderCase):
             wall=lambda: self.wall(),
             in_thread=self.in_thread,
             store=self.folder / "own/folders",
-            errors=ThrottledLog(Logger(), self.folder, self.clock.seconds),
+            problems=Problems(self.clock.seconds, lambda: self.wall()),
         )
 
     def in_thread(self, job: Callable[[], T]) -> Deferred[T]:

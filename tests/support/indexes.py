@@ -16,16 +16,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from zope.interface import directlyProvides
 
-from proxpi.atomic_files import ThrottledLog
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.page_store import PageStore
 from proxpi.index.sources import Member, Members, View
+from proxpi.problems import Problems
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.address_policy import AddressPolicy
@@ -218,5 +217,4 @@ class Network:
 
 
 def page_store(folder: Path, clock: Clock, wall: Callable[[], float] = time.time) -> PageStore:
-    log = Logger(namespace="proxpi.index")
-    return PageStore(folder, clock, wall, errors=ThrottledLog(log, folder, clock.seconds))
+    return PageStore(folder, clock, wall, problems=Problems(clock.seconds, wall))

@@ -1,0 +1,113 @@
+"""Problems: what hinders proxpi from outside, for its log and for the operator's page.
+
+A *problem* has a key, such as an index and a kind of error; what a client can choose, such as the
+name of a project, is no part of it. The log has one line for a problem, with its consequence and
+its remedy, at most once a minute; the last :data:`MOST` problems are kept, with how often and when
+they came. This module touches nothing but the log. Threads may note problems.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+
+import attrs
+from twisted.logger import Logger, LogLevel
+
+#: Seconds between two lines of the log on the same problem.
+LOG_INTERVAL = 60.0
+#: Problems that are kept.
+MOST = 50
+#: Characters of a text of a problem at most: parts of it come from clients and upstreams.
+LONGEST = 500
+
+_DISK_REMEDIES = {
+    errno.EROFS: "mount it for writing",
+    errno.ENOSPC: "free space on its disk",
+    errno.EDQUOT: "free space on its disk, or raise the quota",
+    errno.EXDEV: "let all of it lie on one disk",
+    errno.EEXIST: ".proxpi in it has to be a folder",
+    errno.EIO: "check the disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
+}
+_log = Logger(namespace="proxpi.problems")
+
+
+def disk_remedy(error: OSError) -> str:
+    """Return the remedy for a folder that cannot be read or written; empty if none is known."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"let the user with the number {os.geteuid()} write there"
+    return _DISK_REMEDIES.get(error.errno or 0, "")
+
+
+@attrs.frozen
+class Problem:
+    """A problem as it was noted last; `first` and `last` are seconds since the epoch."""
+
+    text: str
+    consequence: str
+    remedy: str
+    count: int
+    first: float
+    last: float
+
+
+@attrs.define(eq=False)
+class Problems:
+    """The last problems; it iterates over them, the one that was noted last first.
+
+    :param seconds: gives the clock's seconds; `wall`: those since the epoch
+    """
+
+    _seconds: Callable[[], float]
+    _wall: Callable[[], float]
+    # By key, in the order of their last note.
+    _known: dict[Hashable, Problem] = attrs.field(init=False, factory=dict)
+    # When each was last logged, and its count then.
+    _logged: dict[Hashable, tuple[float, int]] = attrs.field(init=False, factory=dict)
+    _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+
+    def __iter__(self) -> Iterator[Problem]:
+        with self._lock:
+            return reversed(list(self._known.values()))
+
+    def note(
+        self,
+        key: Hashable,
+        text: str,
+        consequence: str = "",
+        remedy: str = "",
+        level: LogLevel = LogLevel.warn,
+    ) -> bool:
+        """Note a problem; return whether it was logged."""
+        now, wall = self._seconds(), self._wall()
+        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        with self._lock:
+            old = self._known.pop(key, None)
+            first, count = (old.first, old.count + 1) if old else (wall, 1)
+            self._known[key] = Problem(text, consequence, remedy, count, first, wall)
+            if len(self._known) > MOST:
+                oldest = next(iter(self._known))
+                del self._known[oldest]
+                self._logged.pop(oldest, None)
+            logged_at, logged_count = self._logged.get(key, (float("-inf"), count - 1))
+            if now < logged_at + LOG_INTERVAL:
+                return False
+            self._logged[key] = now, count
+        more = count - logged_count - 1
+        _log.emit(
+            level,
+            "{problem}{more}",
+            problem="; ".join(filter(None, (text, consequence, remedy))),
+            more=f" ({more} more since this was last logged)" if more else "",
+        )
+        return True
+
+    def note_disk(self, error: OSError, folder: Path, consequence: str) -> bool:
+        """Note an error of the cache folder; those with the same consequence are one problem."""
+        text, remedy = f"cache folder {folder}: {error}", disk_remedy(error)
+        return self.note(("disk", consequence), text, consequence, remedy, LogLevel.error)
