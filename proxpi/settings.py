@@ -36,11 +36,13 @@ from proxpi.simple import ages, printable, urls
 from proxpi.values import (
     URL_OR_FOLDER,
     NotAccepted,
+    Peer,
     SettingsError,
     count,
     index_url,
     one_of,
     path,
+    peer,
     reasoned,
     seconds,
     size,
@@ -362,6 +364,14 @@ SETTINGS: tuple[Setting, ...] = (
         "addresses, localhost, names without a dot and the machine's own; comma-separated.",
     ),
     Setting(
+        name="trusted_proxies",
+        parse=_list_of(peer),
+        accepts="a comma-separated list of addresses, networks such as 10.0.0.0/8, and unix",
+        explains="Reverse proxies whose X-Forwarded-For, -Proto, -Host, -Port and -Prefix, or "
+        "Forwarded, are believed: addresses, networks, and unix for those that connect to a unix "
+        "socket; comma-separated.",
+    ),
+    Setting(
         name="offline",
         **_A_SWITCH,
         explains="Make no connection upstream: cached pages and files are served, however old; "
@@ -421,6 +431,7 @@ class Settings:
     list_limit: int
     allow_hosts: tuple[str, ...]
     hosts: tuple[str, ...]
+    trusted_proxies: tuple[Peer, ...]
     offline: bool
     prefetch: bool
     drain_timeout: float

@@ -104,6 +104,7 @@ from proxpi.web import (
     ResponseCache,
     SimpleApi,
     Site,
+    TrustedProxies,
     machine_names,
 )
 
@@ -279,6 +280,7 @@ def build(
         limiter=limiter,
         response_cache=response_cache,
         access=access,
+        trusted_proxies=TrustedProxies(settings.trusted_proxies),
     )
     return Proxpi(
         settings=settings,

@@ -16,12 +16,17 @@ import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeAlias, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from proxpi.simple import ages, printable, urls
 
 T = TypeVar("T")
+
+#: The peers of a network, or those at unix sockets, which have no addresses.
+Peer: TypeAlias = IPv4Network | IPv6Network | str
+UNIX = "unix"
 
 #: Bytes that a size can mean at most: no file system holds a larger file.
 MOST_BYTES = 2**63 - 1
@@ -93,6 +98,18 @@ def path(text: str) -> str | None:
         home = printable(expanded.partition("/")[0])
         raise NotAccepted(f"the home folder {home} is not known (./{home} is a plain name)")
     return expanded or None
+
+
+def peer(text: str) -> Peer:
+    """Parse an address, a network such as ``10.0.0.0/8``, or ``unix``."""
+    written = text.strip().lower()
+    if written == UNIX:
+        return UNIX
+    if "%" in written:
+        raise NotAccepted("an interface has no place in an address")
+    if match := re.fullmatch(r"\[(.*)\]", written):
+        return IPv6Network(match[1])
+    return ip_network(written, strict=False)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

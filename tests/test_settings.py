@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxpi.config import IndexSettings, RuleSettings, ViewSettings
 from proxpi.settings import RETIRED, SETTINGS, Given, Setting, Settings, table
-from proxpi.values import SettingsError
+from proxpi.values import SettingsError, peer
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 TIMES = "download_timeout connect_timeout read_timeout drain_timeout"
@@ -73,6 +73,7 @@ def test_defaults() -> None:
         list_limit=256 * 1024 * 1024,
         allow_hosts=(),
         hosts=(),
+        trusted_proxies=(),
         offline=False,
         prefetch=True,
         drain_timeout=8.0,
@@ -179,6 +180,12 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("allow_hosts", "index_1.corp,xn--b.example", ("index_1.corp", "xn--b.example")),
     ("allow_hosts", " , ", ()),
     ("hosts", "Proxpi.Corp., a:5000 ,[::1]:80,10.1.1.1", ("proxpi.corp", "a", "::1", "10.1.1.1")),
+    (
+        "trusted_proxies",
+        "10.1.2.3/8, Unix,[fd00::1]",
+        (*map(peer, ("10.0.0.0/8", "unix", "fd00::1")),),
+    ),
+    ("trusted_proxies", "10.0.0.1|10.0.0.1/32,", (peer("10.0.0.1"),)),
     ("cache_dir", "", None),
     (PATHS, "~", "/home/me"),
     (PATHS, "~/a/~", "/home/me/a/~"),
@@ -212,6 +219,8 @@ REFUSED = [
     ("slow_download", "wait", "not understood; redirect or stream"),
     ("allow_hosts", "*|.corp|a..b|http://a|a:80|a/8|10.0.0.1/33|1.2.3|300.1.1.1|bü", "not under"),
     ("hosts", "https://a.example/|http://a:80|//a|a/|a/b|a?b|u@a|a:|a:b|*.corp|::1|a b", "not und"),
+    ("trusted_proxies", "nginx|10.0.0.1:80|10.0.0|*|10.0.0.0/33|unix:/a|[10.0.0.1]", "not und"),
+    ("trusted_proxies", "fe80::1%eth0", "an interface has no place in an address"),
     (INDEXES, "h/simple|//h/|ftp://h/|http://|http://h:99999/|http://h /|x", "not understood; "),
     (INDEXES, "http://h/#a|http://\u2488.example/", "not understood; "),
     (INDEXES, f"http://{'é' * 300}.x/", "not understood; "),

@@ -9,6 +9,7 @@ requests of clients.
 
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
+from proxpi.web.forwarded import TrustedProxies
 from proxpi.web.response_cache import FILES, ResponseCache
 from proxpi.web.server import ConnectionLimiter, Site
 from proxpi.web.simple_api import SimpleApi
@@ -20,5 +21,6 @@ __all__ = [
     "ResponseCache",
     "SimpleApi",
     "Site",
+    "TrustedProxies",
     "machine_names",
 ]

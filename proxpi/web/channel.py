@@ -49,10 +49,10 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
 from typing import Any
 
 import attrs
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -65,7 +65,9 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
+from proxpi.values import UNIX
 from proxpi.web import responses
+from proxpi.web.forwarded import TrustedProxies, peer_address
 from proxpi.web.request_parser import (
     MAX_HEAD,
     BadRequest,
@@ -116,6 +118,7 @@ class Server(typing.Protocol):
     """Tells the time, knows the views, and writes the access log: `proxpi.web.server.Site`."""
 
     clock: IReactorTime
+    trusted_proxies: TrustedProxies
 
     def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str: ...
     def log_response(self, client: str, line: str, seconds: float) -> None: ...
@@ -143,7 +146,7 @@ class Channel(Protocol):
     """The protocol of one connection, and the channel of its requests; see the module.
 
     :ivar admitted: whether the connection gets more than refusals
-    :ivar client: the client's address, for the log
+    :ivar peer: the address of the peer, ``unix`` for a unix socket, or ``-`` if it is not known
     :ivar output: its sending side
     :ivar persistent: whether the connection stays open after the response
     """
@@ -152,7 +155,7 @@ class Channel(Protocol):
     output: Output
     _head: Head
     admitted = False
-    client = "-"
+    peer = "-"
     persistent = True
 
     def __init__(
@@ -196,16 +199,14 @@ class Channel(Protocol):
             wrapper.readConnectionLost = self.readConnectionLost
             wrapper.writeConnectionLost = self.writeConnectionLost
             alsoProvides(wrapper, IHalfCloseableProtocol)
-        self._note_client()
+        self._note_peer()
         self.admitted = self._limiter.admit(self)
         self._enter(IDLE, REQUEST_TIMEOUT)
 
-    def _note_client(self) -> None:
-        """Note the client's address; a PROXY header may say anything else."""
-        try:
-            self.client = str(ip_address(getattr(self.transport.getPeer(), "host", "-")))
-        except ValueError:
-            self.client = "-"
+    def _note_peer(self) -> None:
+        """Note the peer's address; a PROXY header may say anything else."""
+        peer = self.transport.getPeer()
+        self.peer = UNIX if isinstance(peer, UNIXAddress) else peer_address(peer.host)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._state = CLOSED
@@ -225,7 +226,7 @@ class Channel(Protocol):
             self._send_cached(entry, now)
             return
         if not output.plain:
-            self._note_client()  # a PROXY header may have come before
+            self._note_peer()  # a PROXY header may have come before
         self._input += data
         self._advance()
 
@@ -278,7 +279,7 @@ class Channel(Protocol):
 
     def _log_cached(self, entry: CachedResponse, seconds: float) -> None:
         self._cache.count(entry)
-        self._server.log_response(self.client, entry.line, seconds)
+        self._server.log_response(self.peer, entry.line, seconds)
 
     # Input.
 
@@ -412,7 +413,7 @@ class Channel(Protocol):
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
         self.write(head if bare else head + body)
         line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
-        self._server.log_response(self.client, line, 0.0)
+        self._server.log_response(self.peer, line, 0.0)
         self._end(lingers=True)
         self._discard()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -24,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from proxpi.web import responses
 from proxpi.web.channel import MAX_BODY, Channel
+from proxpi.web.forwarded import Forwarded, TrustedProxies
 from proxpi.web.response_cache import Cacheable, ResponseCache
 from proxpi.web.routes import find_view
 
@@ -37,6 +39,8 @@ CLOSE_TIMEOUT = 1.0
 MAX_BODIES = 128 * 1024 * 1024
 #: Bytes of a path that the access log shows.
 MAX_LOGGED_PATH = 2048
+#: Host and port in URLs for a client of HTTP/1.0 that states none.
+DEFAULT_AUTHORITY = "127.0.0.1:5000"
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
@@ -49,6 +53,7 @@ class Request(server.Request):
     """A request.
 
     :ivar started: in seconds of the clock
+    :ivar peer: the address of the peer, which may be a reverse proxy
     :ivar cacheable: the part of its response that the response cache may store
     :ivar body_limit: bytes that its body may have
     :ivar too_large: whether its body exceeds that
@@ -59,6 +64,12 @@ class Request(server.Request):
     cacheable: Cacheable | None = None
     body_limit = MAX_BODY
     too_large = overloaded = False
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)  # type: ignore[no-untyped-call]
+        self.peer = channel.peer
+        self._is_secure = channel.isSecure()
+        self._trusted_proxies = channel.site.trusted_proxies
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory: the channel bounds it."""
@@ -77,10 +88,25 @@ class Request(server.Request):
 
     @property
     def sender(self) -> tuple[str, str]:
-        """The client: its address, empty for a socket without one, and its ``User-Agent``."""
-        peer = self.getClientAddress()  # type: ignore[no-untyped-call]
-        address = getattr(peer, "host", "")
-        return str(address), (self.getHeader(b"User-Agent") or b"").decode("latin-1")
+        """The client: its address and its ``User-Agent``."""
+        return self.client_address, (self.getHeader(b"User-Agent") or b"").decode("latin-1")
+
+    @cached_property
+    def forwarded(self) -> Forwarded:
+        """The origin of the request, as far as trusted proxies and the head state it."""
+        return self._trusted_proxies.read(self.peer, self.requestHeaders)
+
+    @property
+    def client_address(self) -> str:
+        """The client's address; ``unix`` for a unix socket, ``-`` if it is not known."""
+        return self.forwarded.client
+
+    @property
+    def base_url(self) -> str:
+        """The URL of the root under which the client sees it, with a slash at its end."""
+        seen = self.forwarded
+        scheme = seen.scheme or ("https" if self._is_secure else "http")
+        return f"{scheme}://{seen.authority or DEFAULT_AUTHORITY}{seen.prefix}/"
 
     def getRequestHostname(self) -> bytes:
         """Return a name that Klein can bind its routes to: it fails on some that clients send."""
@@ -207,7 +233,7 @@ class ConnectionLimiter:
 class Site(server.Site):
     """Gives each request its resource, and writes the access log."""
 
-    requestFactory = Request
+    requestFactory = Request  # type: ignore[assignment]  # made by our channel alone
     noisy = False
 
     def __init__(
@@ -219,6 +245,7 @@ class Site(server.Site):
         limiter: ConnectionLimiter,
         response_cache: ResponseCache,
         access: Callable[[str], object],
+        trusted_proxies: TrustedProxies,
     ) -> None:
         """
         :param views: the resources of all that lies under ``/index/``, by the segment before that
@@ -227,6 +254,7 @@ class Site(server.Site):
         """
         server.Site.__init__(self, views[b""], reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
+        self.trusted_proxies = trusted_proxies
         self._limiter = limiter
         self._response_cache = response_cache
         self._views = views
@@ -269,9 +297,9 @@ class Site(server.Site):
         line = self.log_line(request.method, request.path, request.code, request.sentLength, cache)
         if request.path.strip(b"/") == b"health" and request.code == 200:
             # They come every few seconds.
-            _access.debug("{line}", line=f"{request.channel.client} {line} {seconds:.3f}s")
+            _access.debug("{line}", line=f"{request.client_address} {line} {seconds:.3f}s")
         else:
-            self.log_response(request.channel.client, line, seconds)
+            self.log_response(request.client_address, line, seconds)
 
     def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str:
         """

@@ -163,12 +163,14 @@ class ProxpiCase(FolderCase):
         open_files: int = 100,
         rules: str = "",
         extra: str = "",
+        trusted_proxies: str = "",
     ) -> None:
         """
         Build proxpi anew.
 
         :param rules: lines of the table of rules, and any tables behind it
         :param extra: the URLs of extra indexes
+        :param trusted_proxies: the text of that setting
         """
         config = self.new_folder() / "proxpi.toml"
         config.write_text(f"[rules]\n{rules}\n")
@@ -183,6 +185,7 @@ class ProxpiCase(FolderCase):
             "BINARY_FILE_MIME_TYPE": "on" if any_type else "off",
             "SLOW_DOWNLOAD": "stream" if stream else "redirect",
             "HOSTS": HOST,
+            "TRUSTED_PROXIES": trusted_proxies,
             "PREFETCH": "on" if prefetch else "off",
             "UPSTREAM_CONNECTIONS": str(connections),
         }

@@ -67,11 +67,12 @@ class AccessLog(ProxpiCase):
         assert self.access_log[-1].endswith(" 302 0 MISS 0.900s")
 
     def test_addresses(self) -> None:
-        """An IPv6 address is one; a Unix socket has none."""
+        """An IPv6 address is one, an IPv4 one may be mapped to it; a unix socket has none."""
         for address, expected in [
             (IPv6Address("TCP", "2001:db8::1", 5), "2001:db8::1"),
-            (UNIXAddress("/run/proxpi.sock"), "-"),
-            (UNIXAddress(None), "-"),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 5), "192.0.2.7"),
+            (UNIXAddress("/run/proxpi.sock"), "unix"),
+            (UNIXAddress(None), "unix"),
         ]:
             assert self.line("GET", "/health", peer=address).split()[0] == expected
 

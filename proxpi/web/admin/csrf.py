@@ -3,6 +3,7 @@
 A request without ``Origin`` and ``Sec-Fetch-Site`` is not from a browser: it is allowed. A
 cross-site request is refused. DNS rebinding makes another site same-origin; so the ``Host`` of a
 browser's request must be one that no other site can have pointed here: see :func:`is_rebound`.
+Behind a trusted proxy its statements on scheme and host count: those are what the browser used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from twisted.web.server import Request
 
+from proxpi.web.forwarded import Forwarded
 from proxpi.web.responses import field
 
 _PORTS = {"http": 80, "https": 443}
@@ -24,14 +26,15 @@ _HOSTS = Path("/etc/hosts")
 def is_cross_site(request: Request) -> bool:
     """Return whether another site's page sent a request."""
     relation, origin = field(request, b"Sec-Fetch-Site"), field(request, b"Origin")
+    seen: Forwarded = request.forwarded  # type: ignore[attr-defined]
     if relation is not None:
         return relation.strip().lower() not in ("same-origin", "none")
     if origin is None:
         return False
     try:
         theirs = urlsplit(origin.strip())
-        ours = urlsplit(f"{theirs.scheme}://{field(request, b'Host') or ''}")
-        return not theirs.hostname or _host_and_port(theirs) != _host_and_port(ours)
+        ours = urlsplit(f"{seen.scheme or theirs.scheme}://{seen.authority}")
+        return not theirs.hostname or _parts(theirs) != _parts(ours)
     except ValueError:
         return True
 
@@ -46,7 +49,8 @@ def is_rebound(request: Request, names: Collection[str]) -> bool:
         return False
     host = ""
     try:
-        host = (urlsplit(f"//{field(request, b'Host') or ''}").hostname or "").removesuffix(".")
+        seen: Forwarded = request.forwarded  # type: ignore[attr-defined]
+        host = (urlsplit(f"//{seen.authority}").hostname or "").removesuffix(".")
         ip_address(host)
     except ValueError:
         local = "." not in host or host.endswith(".localhost") or host in names
@@ -69,5 +73,6 @@ def machine_names() -> frozenset[str]:
     return frozenset(names)
 
 
-def _host_and_port(url: SplitResult) -> tuple[str | None, int | None]:
-    return url.hostname, url.port or _PORTS.get(url.scheme)
+def _parts(url: SplitResult) -> tuple[str, str | None, int | None]:
+    """Return the parts of an origin (RFC 6454)."""
+    return url.scheme, url.hostname, url.port or _PORTS.get(url.scheme)

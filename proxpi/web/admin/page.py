@@ -15,14 +15,14 @@ from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from twisted.web.server import Request
 
 from proxpi import __version__
 from proxpi.simple import names
 from proxpi.web import responses
-from proxpi.web.responses import WholeResponse, document, field
+from proxpi.web.responses import WholeResponse, document
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,17 +59,17 @@ def home(request: Request, statistics: Mapping[str, Any], views: Sequence[str]) 
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
     """
-    scheme = "https" if request.isSecure() else "http"
-    host = field(request, b"Host") or "127.0.0.1:5000"
-    name = re.sub(r":\d*$", "", host)
+    base_url: str = request.base_url  # type: ignore[attr-defined]
+    seen = urlsplit(base_url)
+    name = re.sub(r":\d*$", "", seen.netloc)
     body = _render(
         "page.html",
         stats=statistics,
         views=views,
         root="",
-        base_url=f"{scheme}://{host}/",
+        base_url=base_url,
         hostname=name,
-        secure=scheme == "https" or _LOCAL.fullmatch(name) is not None,
+        secure=seen.scheme == "https" or _LOCAL.fullmatch(name) is not None,
         done=_done(request),
     )
     return document(200, body, _HTML, HEADERS)

@@ -9,13 +9,15 @@ import pytest
 from twisted.web.test.requesthelper import DummyRequest
 
 from proxpi.web.admin import csrf
+from proxpi.web.forwarded import TrustedProxies
 
 
 def request(**fields: str | None) -> Any:
-    made = DummyRequest([b""])
+    made: Any = DummyRequest([b""])
     for name, value in fields.items():
         if value is not None:
             made.requestHeaders.addRawHeader(name.replace("_", "-"), value)
+    made.forwarded = TrustedProxies().read("192.0.2.1", made.requestHeaders)
     return made
 
 
