@@ -73,6 +73,7 @@ _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
 _OF_INDEXES = ("index_url", "extra_index_urls", "extra_index_ttls")
 _SIZES = "also with a unit such as 500MB or 5GiB,"
 _TIMES = "also with a unit such as 500ms, 30m or 2 days,"
+_TOKEN = re.compile(r"[!-~]{8,}")
 _HOST_NAME = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_~-][a-z0-9._~-]*))(?::\d+)?")
 
 
@@ -177,6 +178,13 @@ def _host_name(text: str) -> str:
     if match is None:
         raise ValueError(text)
     return (match[1] or match[2]).removesuffix(".")
+
+
+def _token(text: str) -> str | None:
+    """Parse a token that ``Authorization: Bearer`` can carry."""
+    if text and not _TOKEN.fullmatch(text):
+        raise ValueError(text)
+    return text or None
 
 
 def _list_of(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -372,6 +380,14 @@ SETTINGS: tuple[Setting, ...] = (
         "socket; comma-separated.",
     ),
     Setting(
+        name="admin_token",
+        parse=_token,
+        accepts="a text of 8 or more printable ASCII characters without spaces",
+        explains="Token that requests need to change something (POST /prefetch excepted): as "
+        "Authorization: Bearer, as a Basic password, or by the login form of the admin page.",
+        secret=True,
+    ),
+    Setting(
         name="offline",
         **_A_SWITCH,
         explains="Make no connection upstream: cached pages and files are served, however old; "
@@ -432,6 +448,7 @@ class Settings:
     allow_hosts: tuple[str, ...]
     hosts: tuple[str, ...]
     trusted_proxies: tuple[Peer, ...]
+    admin_token: str | None = attrs.field(repr=False)
     offline: bool
     prefetch: bool
     drain_timeout: float
@@ -576,7 +593,10 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
     why: object = "not text"
     try:
         with open(str(path(file_name)), encoding="utf-8") as secret:
-            return [Given(file, secret.read().strip())]
+            text = secret.read().strip()
+        if text:
+            return [Given(file, text)]
+        why = "it is empty"  # and not the same as unset: a token may have been meant
     except OSError as error:
         why = error.strerror
     except NotAccepted as error:

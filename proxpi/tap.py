@@ -244,15 +244,20 @@ def build(
     def admin() -> IResource:
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
         from proxpi.web.admin.api import AdminApi
+        from proxpi.web.admin.auth import AdminToken, Authentication, FailedTries
         from proxpi.web.admin.prefetch import LockPrefetch
 
-        hosts = machine_names().union(settings.hosts)
+        hosts, authentication = machine_names().union(settings.hosts), None
+        if settings.admin_token is not None:
+            token = AdminToken(settings.admin_token, wall)
+            authentication = Authentication(token, FailedTries(reactor))
         api = AdminApi(
             pages=entries,
             projects=lists,
             mirror=mirror,
             prefetch=LockPrefetch(pages, mirrors, resources.pages),
             hosts=hosts,
+            authentication=authentication,
             views=[view.name for view in views if view.name != DEFAULT],
             exposition=exposition,
             statistics=statistics,

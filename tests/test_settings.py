@@ -74,6 +74,7 @@ def test_defaults() -> None:
         allow_hosts=(),
         hosts=(),
         trusted_proxies=(),
+        admin_token=None,
         offline=False,
         prefetch=True,
         drain_timeout=8.0,
@@ -330,7 +331,7 @@ def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     line = refusal({"PROXPI_INDEX_URL": "http://h/", "PROXPI_INDEX_URL_FILE": "/x"})
     assert line == "PROXPI_INDEX_URL_FILE='/x': PROXPI_INDEX_URL is set too; only one is accepted"
     assert "(No such file or directory)" in refused("index_url_file", str(tmp_path / "none"))
-    for content, why in ((b"\xff\xfe", "(not text)"), (b"", "PROXPI_INDEX_URL_FILE=''")):
+    for content, why in ((b"\xff\xfe", "(not text)"), (b" \n", "(it is empty)")):
         file.write_bytes(content)
         assert why in refusal({"PROXPI_INDEX_URL_FILE": str(file)})
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from shutil import rmtree
@@ -164,6 +165,8 @@ class ProxpiCase(FolderCase):
         rules: str = "",
         extra: str = "",
         trusted_proxies: str = "",
+        token: str = "",
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """
         Build proxpi anew.
@@ -171,6 +174,8 @@ class ProxpiCase(FolderCase):
         :param rules: lines of the table of rules, and any tables behind it
         :param extra: the URLs of extra indexes
         :param trusted_proxies: the text of that setting
+        :param token: the admin token
+        :param wall: gives the seconds since the epoch
         """
         config = self.new_folder() / "proxpi.toml"
         config.write_text(f"[rules]\n{rules}\n")
@@ -186,6 +191,7 @@ class ProxpiCase(FolderCase):
             "SLOW_DOWNLOAD": "stream" if stream else "redirect",
             "HOSTS": HOST,
             "TRUSTED_PROXIES": trusted_proxies,
+            "ADMIN_TOKEN": token,
             "PREFETCH": "on" if prefetch else "off",
             "UPSTREAM_CONNECTIONS": str(connections),
         }
@@ -204,6 +210,7 @@ class ProxpiCase(FolderCase):
             ),
             access=self.access_log.append,
             agent=self.agent,
+            wall=wall,
         )
         self.upstream, self.cache_dir = proxpi.upstream, proxpi.cache_dir
         self.mirror, self.site = proxpi.mirror, proxpi.site

@@ -1,11 +1,14 @@
 """The Klein resource: admin page, cache API, prefetch, statistics and health; not pages and files.
 
 ``DELETE`` under ``/cache``, a lock for ``/prefetch`` and the forms of the admin page change
-something: each such request passes one check (:meth:`AdminApi._check_change`).
+something: each such request passes one check (:meth:`AdminApi._check_change`), and each but a lock
+needs the admin token, if there is one (:mod:`proxpi.web.admin.auth`). A browser gets the errors of
+forms as pages.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -25,10 +28,11 @@ from proxpi.prefetch import locks
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
-from proxpi.web.admin import page
+from proxpi.web.admin import auth, page
+from proxpi.web.admin.auth import Authentication, TriesSlowed, Unauthorized
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.prefetch import LockPrefetch
-from proxpi.web.responses import WholeResponse
+from proxpi.web.responses import WholeResponse, field
 
 #: Bytes that a form may have.
 MAX_FORM = 4096
@@ -41,6 +45,20 @@ NO_CACHE = "PROXPI_CACHE_SIZE is 0: no file can be kept, so none is fetched in a
 #: The paths below which errors are JSON.
 JSON_ERRORS = (b"/cache", b"/prefetch")
 NO_FILENAME = "This is no file name."
+LOG_IN = "The admin token is needed here."
+NO_TOKEN = "PROXPI_ADMIN_TOKEN is not set: there is nothing to log in to."
+SLOWED = "Wrong admin tokens came from this address: it has to wait."
+#: What a person can do about an error of a form.
+ADVICE = {
+    CROSS_SITE: "Open the admin page of this proxpi and use its buttons. Behind a reverse proxy, "
+    "let it pass on the name that the browser uses (nginx: proxy_set_header Host $http_host), or "
+    "name its address in PROXPI_TRUSTED_PROXIES and let it set X-Forwarded-Host.",
+    UNKNOWN_HOST: "Add the name in the address bar to PROXPI_HOSTS, or set PROXPI_ADMIN_TOKEN.",
+    SLOWED: "Try again in a moment.",
+}
+#: The challenges of a 401 (RFC 9110 11.6.1). Basic would have a browser ask on its own.
+_CHALLENGE = 'Bearer realm="proxpi"'
+_CHALLENGES = f'{_CHALLENGE}, Basic realm="proxpi"'
 
 
 @attrs.define(eq=False)
@@ -55,6 +73,7 @@ class AdminApi:
 
     :ivar hosts: names in ``Host`` under which a browser may change something
     :ivar views: the names of those that have a path of their own
+    :ivar authentication: requires the admin token, if there is one
     :ivar statistics: makes the object that ``/stats`` serves
     """
 
@@ -63,6 +82,7 @@ class AdminApi:
     _mirror: Mirror
     _prefetch: LockPrefetch
     _hosts: frozenset[str]
+    _authentication: Authentication | None
     _views: Sequence[str]
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
@@ -98,23 +118,23 @@ class AdminApi:
         return responses.document(200, body, "application/json", responses.NO_STORE).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
-    def delete_list(self, request: Request) -> bytes:
+    async def delete_list(self, request: Request) -> bytes:
         """Invalidate the project list, and the page of a project called ``list``."""
-        self._check_change(request, "cache", "list")
+        await self._check_change(request, "cache", "list")
         self._projects.invalidate()
         self._pages.invalidate("list")
         return responses.success().apply(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
-    def delete_project(self, request: Request, name: str) -> bytes:
-        self._check_change(request, "cache", name)
+    async def delete_project(self, request: Request, name: str) -> bytes:
+        await self._check_change(request, "cache", name)
         self._pages.invalidate(_project(name, 404))
         return responses.success().apply(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
     async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
         """Delete a file with its metadata and signature, also during its download."""
-        self._check_change(request, "cache", name, filename)
+        await self._check_change(request, "cache", name, filename)
         project = _project(name, 404)
         if not names.is_filename(filename):
             raise _Refused(404, NO_FILENAME)
@@ -123,7 +143,7 @@ class AdminApi:
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
-        self._check_change(request, "cache")
+        await self._check_change(request, "cache")
         if request.uri != b"/cache":
             raise _Refused(404, NOT_FOUND)  # a query could be meant to restrict this
         clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
@@ -134,52 +154,71 @@ class AdminApi:
         return responses.success().apply(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
-    def post_invalidate_list(self, request: Request) -> bytes:
-        self._check_change(request, "admin", "forget-list")
+    async def post_invalidate_list(self, request: Request) -> bytes:
+        await self._check_change(request, "admin", "forget-list")
         self._projects.invalidate()
         return _see_admin_page("list=forgotten").apply(request)
 
     @app.route("/admin/forget-project", methods=["POST"])
-    def post_invalidate_project(self, request: Request) -> bytes:
-        self._check_change(request, "admin", "forget-project")
-        assert request.content is not None  # the channel has read the whole body
-        fields = parse_qs(request.content.read(MAX_FORM).decode("utf-8", "replace"))
-        name = _project(fields.get("project", [""])[-1].strip(), 400)
+    async def post_invalidate_project(self, request: Request) -> bytes:
+        await self._check_change(request, "admin", "forget-project")
+        name = _project(_form_field(request, "project"), 400)
         self._pages.invalidate(name)
         return _see_admin_page(f"project={name}").apply(request)
 
+    @app.route("/admin/login", methods=["GET"])
+    def login_form(self, request: Request) -> bytes:
+        if self._authentication is None:
+            raise _Refused(409, NO_TOKEN)
+        return page.error_page(200, LOG_IN, login=True).apply(request)
+
+    @app.route("/admin/login", methods=["POST"])
+    async def log_in(self, request: Request) -> bytes:
+        _check_request(request, "admin", "login")
+        if self._authentication is None:
+            raise _Refused(409, NO_TOKEN)
+        token = _form_field(request, "token")
+        cookie = await self._authentication.log_in(token, _client(request))
+        return _set_cookie(request, cookie, auth.SESSION).apply(request)
+
+    @app.route("/admin/logout", methods=["POST"])
+    def log_out(self, request: Request) -> bytes:
+        _check_request(request, "admin", "logout")
+        return _set_cookie(request, b"", 0).apply(request)
+
     @app.route("/prefetch", methods=["POST"])
     async def prefetch(self, request: Request) -> bytes:
-        """Fetch the files of a lock."""
-        self._check_change(request, "prefetch")
+        """Fetch the files of a lock; that needs no token, as an install needs none."""
+        _check_request(request, "prefetch")
+        self._check_host(request)
         if not self._mirror.caches:
             raise _Refused(409, NO_CACHE)
         await self._prefetch.respond(request)
         return b""
 
-    def _check_change(self, request: Request, *segments: str) -> None:
+    async def _check_change(self, request: Request, *segments: str) -> None:
         """Refuse a request that may not change anything, or whose URL is not exactly this one."""
-        path = request.path.decode("latin-1").split("/")[1:]
-        if [unquote(segment) for segment in path] != [*segments]:
-            raise _Refused(404, NOT_FOUND)
-        if is_cross_site(request):
-            raise _Refused(403, CROSS_SITE)
+        _check_request(request, *segments)
+        if self._authentication is not None:
+            await self._authentication.require(request, _client(request))
+        else:
+            self._check_host(request)
+
+    def _check_host(self, request: Request) -> None:
         if is_rebound(request, self._hosts):
             raise _Refused(403, UNKNOWN_HOST)
-        if request.too_large:  # type: ignore[attr-defined]
-            raise _Refused(413, TOO_LARGE.format(request.body_limit))  # type: ignore[attr-defined]
 
-    @app.handle_errors(_Refused, locks.LockError, UpstreamFailed, OSError)
+    @app.handle_errors(
+        _Refused, Unauthorized, TriesSlowed, locks.LockError, UpstreamFailed, OSError
+    )
     def send_error(self, request: Any, failure: Failure) -> bytes:
         """Answer a request that is refused, or fails because of upstream or cache folder."""
-        error = failure.value
-        if isinstance(error, _Refused):
-            return responses.api_error(error.status, error.text).apply(request)
-        if isinstance(error, locks.LockError):
-            return responses.api_error(400, str(error)).apply(request)
-        described = responses.for_error(error)
-        assert described is not None
-        return responses.api_error(*described).apply(request)
+        as_page = _wants_page(request)
+        status, text, headers = _describe(failure.value, as_page)
+        if not as_page:
+            return responses.api_error(status, text, headers).apply(request)
+        advice, login = ADVICE.get(text, ""), status == 401
+        return page.error_page(status, text, advice, login=login, headers=headers).apply(request)
 
     @app.handle_errors(HTTPException)
     def send_route_error(self, request: Any, failure: Failure) -> bytes:
@@ -190,8 +229,56 @@ class AdminApi:
             if request.method == b"OPTIONS":
                 return WholeResponse(204, allow).apply(request)
             status, text = 405, f"Only {allow['Allow']} can be used here."
+        if _wants_page(request):
+            return page.error_page(status, text, headers=allow).apply(request)
         make = responses.api_error if request.path.startswith(JSON_ERRORS) else responses.text
         return make(status, text, allow).apply(request)
+
+
+def _describe(error: BaseException | None, as_page: bool) -> tuple[int, str, Mapping[str, str]]:
+    """Return status, sentence and header fields of an error."""
+    if isinstance(error, _Refused):
+        return error.status, error.text, responses.NO_HEADERS
+    if isinstance(error, Unauthorized):
+        challenge = _CHALLENGE if as_page else _CHALLENGES
+        return 401, error.text, {"WWW-Authenticate": challenge}
+    if isinstance(error, TriesSlowed):
+        return 503, SLOWED, {"Retry-After": str(math.ceil(error.seconds))}
+    if isinstance(error, locks.LockError):
+        return 400, str(error), responses.NO_HEADERS
+    described = responses.for_error(error)
+    assert described is not None
+    return described
+
+
+def _check_request(request: Request, *segments: str) -> None:
+    """Refuse a request of another site, a body that is too large, and any URL but this one."""
+    path = request.path.decode("latin-1").split("/")[1:]
+    if [unquote(segment) for segment in path] != [*segments]:
+        raise _Refused(404, NOT_FOUND)
+    if is_cross_site(request):
+        raise _Refused(403, CROSS_SITE)
+    if request.too_large:  # type: ignore[attr-defined]
+        raise _Refused(413, TOO_LARGE.format(request.body_limit))  # type: ignore[attr-defined]
+
+
+def _wants_page(request: Request) -> bool:
+    """Return whether a browser has sent a form, or opened its URL."""
+    is_form = request.path.lstrip(b"/").startswith(b"admin/")
+    return is_form and "text/html" in (field(request, b"Accept") or "").lower()
+
+
+def _form_field(request: Request, name: str) -> str:
+    """Return a field of a form, empty if it is not there."""
+    assert request.content is not None  # the channel has read the whole body
+    body: bytes = request.content.read(MAX_FORM)
+    return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[-1].strip()
+
+
+def _client(request: Request) -> str:
+    """Return the client's address."""
+    channel: Any = request.channel
+    return str(channel.client)
 
 
 def _project(name: str, status: int) -> str:
@@ -204,3 +291,11 @@ def _project(name: str, status: int) -> str:
 def _see_admin_page(done: str) -> WholeResponse:
     """Redirect a browser to the admin page, so that a reload repeats nothing."""
     return WholeResponse(303, {"Location": f"../?{done}", "Content-Length": "0"})
+
+
+def _set_cookie(request: Request, value: bytes, seconds: int) -> WholeResponse:
+    """Let a browser have the cookie of a login for some seconds, and see the admin page."""
+    name, secure = auth.COOKIE.decode(), "; Secure" if request.isSecure() else ""
+    cookie = f"{name}={value.decode()}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Strict"
+    headers = {"Location": "../", "Content-Length": "0", "Set-Cookie": cookie + secure}
+    return WholeResponse(303, headers)
