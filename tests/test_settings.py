@@ -278,10 +278,14 @@ def test_ttl_of_the_main_index(environment: dict[str, str], ttl: float) -> None:
         ("EXTRA_INDEX_URLS", "http://a:secret@h/,ftp://b:secret@i/"),
         ("EXTRA_INDEX_URLS", "http://a:x,secret@h/,ftp://i/"),
         ("INDEX_URL", "http://h/a?token=secret"),
+        ("ADMIN_TOKEN", "secret"),
+        ("ADMIN_TOKEN", "a secret with spaces"),
+        ("ADMIN_TOKEN", "secret-é-secret"),
+        ("ADMIN_TOKEN", "http://h/secret\n"),
     ],
 )
 def test_a_refusal_hides_the_password(name: str, text: str) -> None:
-    """The line that refuses a URL, however broken, shows no password, nor a token in its query."""
+    """The line that refuses a URL shows no password, nor its query; of a token it shows nothing."""
     line = refusal({f"PROXPI_{name}": text})
     assert "secret" not in line
     assert "***" in line
@@ -290,7 +294,7 @@ def test_a_refusal_hides_the_password(name: str, text: str) -> None:
 def test_the_settings_hide_the_password() -> None:
     """Settings in a log or a traceback show no password."""
     urls = "http://user:secret@h/"
-    assert "secret" not in repr(read(INDEX_URL=urls, EXTRA_INDEX_URLS=urls))
+    assert "secret" not in repr(read(INDEX_URL=urls, EXTRA_INDEX_URLS=urls, ADMIN_TOKEN="a-secret"))
 
 
 @pytest.mark.parametrize(
