@@ -219,6 +219,24 @@ class Behind(ProxpiCase):
         self.build()
         assert ">http://inner:5000/<" in self.get("/", *self.HEADERS).text
 
+    def test_login(self) -> None:
+        """The cookie of a login is for TLS alone if the client uses TLS."""
+        self.build(trusted_proxies="192.0.2.1", token="t" * 32)
+        for scheme in ("http", "https"):
+            headers = ("X-Forwarded-For: 192.0.2.77", f"X-Forwarded-Proto: {scheme}")
+            answer = self.ask("POST", "/admin/login", *headers, body="token=" + "t" * 32)
+            assert answer.headers["set-cookie"].endswith("; Secure") is (scheme == "https")
+
+    def test_slowed(self) -> None:
+        """Wrong admin tokens slow the client that sends them, not the others of the proxy."""
+        self.build(trusted_proxies="192.0.2.1", token="t" * 32)
+        guessing, other = "X-Forwarded-For: 192.0.2.77", "X-Forwarded-For: 192.0.2.78"
+        exchange = self.connect()
+        exchange.ask("DELETE", "/cache/list", guessing, "Authorization: Bearer wrong")
+        right = "Authorization: Bearer " + "t" * 32
+        assert self.ask("DELETE", "/cache/list", guessing, right).status == 503
+        assert self.ask("DELETE", "/cache/list", other, right).status == 200
+
     def test_cross_site(self) -> None:
         """``Origin`` has to be the scheme, host and port that the proxy states."""
         path = "/admin/forget-list"
