@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import FirstError, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
@@ -33,6 +32,7 @@ from proxpi.web.admin.auth import Authentication, TriesSlowed, Unauthorized
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.prefetch import LockPrefetch
 from proxpi.web.responses import WholeResponse, field
+from proxpi.web.server import Request
 
 #: Bytes that a form may have.
 MAX_FORM = 4096
@@ -178,7 +178,7 @@ class AdminApi:
         if self._authentication is None:
             raise _Refused(409, NO_TOKEN)
         token = _form_field(request, "token")
-        cookie = await self._authentication.log_in(token, _client(request))
+        cookie = await self._authentication.log_in(token, request.client_address)
         return _set_cookie(request, cookie, auth.SESSION).apply(request)
 
     @app.route("/admin/logout", methods=["POST"])
@@ -200,7 +200,7 @@ class AdminApi:
         """Refuse a request that may not change anything, or whose URL is not exactly this one."""
         _check_request(request, *segments)
         if self._authentication is not None:
-            await self._authentication.require(request, _client(request))
+            await self._authentication.require(request)
         else:
             self._check_host(request)
 
@@ -258,8 +258,8 @@ def _check_request(request: Request, *segments: str) -> None:
         raise _Refused(404, NOT_FOUND)
     if is_cross_site(request):
         raise _Refused(403, CROSS_SITE)
-    if request.too_large:  # type: ignore[attr-defined]
-        raise _Refused(413, TOO_LARGE.format(request.body_limit))  # type: ignore[attr-defined]
+    if request.too_large:
+        raise _Refused(413, TOO_LARGE.format(request.body_limit))
 
 
 def _wants_page(request: Request) -> bool:
@@ -273,11 +273,6 @@ def _form_field(request: Request, name: str) -> str:
     assert request.content is not None  # the channel has read the whole body
     body: bytes = request.content.read(MAX_FORM)
     return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[-1].strip()
-
-
-def _client(request: Request) -> str:
-    """Return the client's address."""
-    return request.client_address  # type: ignore[attr-defined,no-any-return]
 
 
 def _project(name: str, status: int) -> str:
@@ -294,8 +289,9 @@ def _see_admin_page(done: str) -> WholeResponse:
 
 def _set_cookie(request: Request, value: bytes, seconds: int) -> WholeResponse:
     """Let a browser have the cookie of a login for some seconds, and see the admin page."""
-    seen: str = request.base_url  # type: ignore[attr-defined]
-    name, secure = auth.COOKIE.decode(), "; Secure" if seen.startswith("https:") else ""
-    cookie = f"{name}={value.decode()}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Strict"
-    headers = {"Location": "../", "Content-Length": "0", "Set-Cookie": cookie + secure}
-    return WholeResponse(303, headers)
+    seen = urlsplit(request.base_url)
+    attributes = [f"Max-Age={seconds}", f"Path={seen.path}", "HttpOnly", "SameSite=Strict"]
+    if seen.scheme == "https":
+        attributes.append("Secure")
+    cookie = "; ".join([f"{auth.COOKIE.decode()}={value.decode()}", *attributes])
+    return WholeResponse(303, {"Location": "../", "Content-Length": "0", "Set-Cookie": cookie})

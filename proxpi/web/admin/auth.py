@@ -24,7 +24,8 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.server import Request
+
+from proxpi.web.server import Request
 
 COOKIE = b"proxpi-admin"
 #: Seconds for which a login lasts.
@@ -161,17 +162,17 @@ class Authentication:
     _token: AdminToken
     _tries: FailedTries
 
-    async def require(self, request: Request, client: str) -> None:
+    async def require(self, request: Request) -> None:
         """
         Require the token of a request, in its header or by its cookie.
 
-        :param client: its address
         :raises Unauthorized: if it lacks the token or has a wrong one, after the delay
         :raises TriesSlowed: if it is not evaluated
         """
         token, cookie = _bearer_or_password(request), _login_cookie(request)
         if token is None and cookie is None:
             raise Unauthorized(MISSING)
+        client = request.client_address
         self._tries.require_no_delay(client)
         if token is not None and self._token.accepts(token):
             return
