@@ -19,9 +19,10 @@ from urllib.parse import urlencode, urlsplit
 
 from twisted.web.server import Request
 
-from proxpi import __version__
+from proxpi import __version__, quantities
 from proxpi.simple import names
 from proxpi.web import responses
+from proxpi.web.admin import charts
 from proxpi.web.responses import WholeResponse, document
 
 if TYPE_CHECKING:
@@ -53,11 +54,18 @@ _LOCAL = re.compile(r"localhost|.*\.localhost|127\.[\d.]+|\[::1\]")
 _NO_VALUE = "–"
 
 
-def home(request: Request, statistics: Mapping[str, Any], views: Sequence[str]) -> WholeResponse:
+def home(
+    request: Request,
+    statistics: Mapping[str, Any],
+    views: Sequence[str],
+    inventory: object = None,
+    project: str = "",
+) -> WholeResponse:
     """Render the page, with the URL under which the client sees it.
 
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
+    :param inventory: a page of the list of cached projects, or of the files of `project`
     """
     base_url: str = request.base_url  # type: ignore[attr-defined]
     seen = urlsplit(base_url)
@@ -66,6 +74,8 @@ def home(request: Request, statistics: Mapping[str, Any], views: Sequence[str]) 
         "page.html",
         stats=statistics,
         views=views,
+        inventory=inventory,
+        project=project,
         root="",
         base_url=base_url,
         hostname=name,
@@ -134,21 +144,25 @@ def _templates() -> Environment:
         trim_blocks=True,
         undefined=ChainableUndefined,
     )
-    templates.globals |= {"levels": LEVELS, "version": __version__}
-    templates.filters |= {
+    templates.globals |= {"levels": LEVELS, "charts": charts, "version": __version__}
+    quantity = {
+        "bytes": _unbroken(quantities.size),
+        "count": _unbroken(quantities.count),
+        "duration": _unbroken(quantities.duration),
+        "percent": _unbroken(quantities.percent),
+    }
+    templates.filters |= quantity | {
         "ago": pass_context(_ago),
-        "bytes": _unbroken(_bytes),
-        "clients": lambda number: _plural(number, "client waits", "clients wait"),
+        "clients": _plural("client waits", "clients wait"),
         "clock": pass_context(_clock),
-        "count": _unbroken(_count),
         "day": lambda moment: moment[:10],
-        "duration": _unbroken(_duration),
-        "figure": _unbroken(_figure),
-        "files": lambda number: _plural(number, "file", "files"),
-        "percent": _unbroken(_percent),
+        "figure": lambda value, kind: quantity[kind](value),
+        "files": _plural("file", "files"),
+        "projects": _plural("project", "projects"),
         "query": lambda fields: f"?{urlencode(fields)}",
         "title": _title,
         "until": pass_context(_until),
+        "uses": _plural("use", "uses"),
     }
     return templates
 
@@ -159,74 +173,19 @@ def _printable(value: Any) -> Any:
     return names.printable(value) if plain else value
 
 
-def _unbroken(write: Callable[..., str]) -> Callable[..., str]:
-    """Keep number and unit in one line; what is written has no character of markup."""
-    from markupsafe import Markup
-
-    return lambda *values: Markup(write(*values).replace(" ", "&nbsp;"))
+def _plural(one: str, many: str) -> Callable[[int], str]:
+    return lambda number: f"{quantities.count(number)} {one if number == 1 else many}"
 
 
-def _plural(number: int, one: str, many: str) -> str:
-    return f"{_count(number)} {one if number == 1 else many}"
+def _unbroken(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Keep number and unit in one line; write what is not known as a dash."""
+    from markupsafe import Markup, escape
 
+    def filter_(value: Any) -> str:
+        text = _NO_VALUE if value is None else write(value)
+        return Markup(escape(text).replace(" ", Markup("&nbsp;")))
 
-def _count(number: float | None) -> str:
-    return _NO_VALUE if number is None else f"{number:,.0f}".replace(",", " ")
-
-
-def _percent(ratio: float | None) -> str:
-    """
-    >>> _percent(0.9351), _percent(0.9999), _percent(None)
-    ('93 %', '99.9 %', '–')
-    """
-    if ratio is None:
-        return _NO_VALUE
-    percent = ratio * 100
-    digits = 0 if percent in (0, 100) or 1 <= percent < 99 else 1
-    return f"{int(percent * 10**digits) / 10**digits:.{digits}f} %"
-
-
-def _bytes(size: float | None) -> str:
-    if size is None:
-        return _NO_VALUE
-    unit = "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 999.5 or unit == "TB":
-            break
-        size /= 1000
-    digits = 1 if unit != "B" and size < 99.95 else 0
-    return f"{size:.{digits}f} {unit}"
-
-
-def _duration(seconds: float | None) -> str:
-    """
-    >>> [_duration(each) for each in (None, 0.0312, 7.25, 192, 12000, 273600)]
-    ['–', '31 ms', '7.25 s', '3 min', '3 h 20 min', '3 d 4 h']
-    """
-    if seconds is None:
-        return _NO_VALUE
-    if seconds < 60:
-        short = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
-        return short if seconds else "0 s"
-    minutes = int(seconds // 60)
-    for size, unit, smaller in ((1440, "d", 60), (60, "h", 1)):
-        if minutes >= size:
-            rest = minutes % size // smaller
-            part = f" {rest} {'h' if unit == 'd' else 'min'}" if rest else ""
-            return f"{minutes // size} {unit}{part}"
-    return f"{minutes} min"
-
-
-_FIGURES: dict[str, Callable[[Any], str]] = {
-    "bytes": _bytes,
-    "count": _count,
-    "duration": _duration,
-    "percent": _percent,
-}
-
-
-def _figure(number: float | None, kind: str) -> str:
-    return _FIGURES[kind](number)
+    return filter_
 
 
 def _title(statistics: Mapping[str, Any]) -> str:
@@ -240,12 +199,16 @@ def _seconds_since(context: Context, moment: str) -> float:
 
 def _ago(context: Context, moment: str) -> str:
     seconds = _seconds_since(context, moment)
-    return "just now" if seconds < 1 else f"{_duration(int(seconds))} ago"
+    return "just now" if seconds < 1 else f"{_rounded(seconds)} ago"
 
 
 def _until(context: Context, moment: str) -> str:
     seconds = -_seconds_since(context, moment)
-    return "now" if seconds < 1 else f"in {_duration(int(seconds))}"
+    return "now" if seconds < 1 else f"in {_rounded(seconds)}"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{int(seconds)} s" if seconds < 60 else quantities.duration(seconds)
 
 
 def _clock(context: Context, moment: str) -> str:
