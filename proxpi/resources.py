@@ -61,6 +61,8 @@ class Resources:
     #: Run the writes to the cache folder, and the reads from it.
     writes: InThread
     reads: InThread
+    #: Tries whether the disk of the cache folder responds.
+    checks: InThread
     #: Descriptors for the connections and responses of clients.
     client_descriptors: int
     #: Descriptors for files that the response cache keeps open.
@@ -87,6 +89,7 @@ def allocate(reactor: Any, *, indexes: int, connections: int, open_files: int) -
         pages=_runner(reactor, "pages"),
         writes=_runner(reactor, "writes"),
         reads=_runner(reactor, "reads"),
+        checks=_runner(reactor, "checks"),
         client_descriptors=limit - min(reserved, limit // 2),
         open_files=open_files,
     )

@@ -101,6 +101,7 @@ from proxpi.web import (
     FILES,
     ConnectionLimiter,
     Files,
+    Readiness,
     ResponseCache,
     SimpleApi,
     Site,
@@ -259,6 +260,7 @@ def build(
             hosts=hosts,
             authentication=authentication,
             views=[view.name for view in views if view.name != DEFAULT],
+            readiness=readiness,
             exposition=exposition,
             statistics=statistics,
         )
@@ -266,6 +268,7 @@ def build(
         return resource
 
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
+    readiness = Readiness(folder, resources.checks, reactor, lambda: limiter.draining)
     names = frozenset(view.name.encode() for view in views)
     trees = {
         view.name.encode(): SimpleApi(
@@ -284,6 +287,7 @@ def build(
         clock=reactor,
         limiter=limiter,
         response_cache=response_cache,
+        readiness=readiness,
         access=access,
         trusted_proxies=TrustedProxies(settings.trusted_proxies),
     )

@@ -10,6 +10,7 @@ requests of clients.
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.forwarded import TrustedProxies
+from proxpi.web.readiness import Readiness
 from proxpi.web.response_cache import FILES, ResponseCache
 from proxpi.web.server import ConnectionLimiter, Site
 from proxpi.web.simple_api import SimpleApi
@@ -18,6 +19,7 @@ __all__ = [
     "FILES",
     "ConnectionLimiter",
     "Files",
+    "Readiness",
     "ResponseCache",
     "SimpleApi",
     "Site",

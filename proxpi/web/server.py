@@ -26,6 +26,7 @@ from twisted.web.server import NOT_DONE_YET
 from proxpi.web import responses
 from proxpi.web.channel import MAX_BODY, Channel
 from proxpi.web.forwarded import Forwarded, TrustedProxies
+from proxpi.web.readiness import Readiness
 from proxpi.web.response_cache import Cacheable, ResponseCache
 from proxpi.web.routes import find_view
 
@@ -41,6 +42,8 @@ MAX_BODIES = 128 * 1024 * 1024
 MAX_LOGGED_PATH = 2048
 #: Host and port in URLs for a client of HTTP/1.0 that states none.
 DEFAULT_AUTHORITY = "127.0.0.1:5000"
+#: The paths that are requested every few seconds, by what starts and watches processes.
+PROBES = (b"/health", b"/ready")
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
@@ -244,6 +247,7 @@ class Site(server.Site):
         clock: IReactorTime,
         limiter: ConnectionLimiter,
         response_cache: ResponseCache,
+        readiness: Readiness,
         access: Callable[[str], object],
         trusted_proxies: TrustedProxies,
     ) -> None:
@@ -263,6 +267,7 @@ class Site(server.Site):
         retry = {"Retry-After": str(responses.RETRY_AFTER)}
         self._overloaded = _Fixed(responses.text(503, OVERLOADED, retry))
         self._health = _Fixed(responses.success(responses.NO_STORE))
+        self._ready = _Ready(readiness)
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         return Channel(self, self._limiter, self._response_cache, self.requestFactory)
@@ -277,8 +282,8 @@ class Site(server.Site):
         refused = request.overloaded or not request.channel.admitted
         if refused or self._limiter.is_exhausted():
             return self._health if request.path == b"/health" else self._overloaded
-        if request.path == b"/health" and request.method in (b"GET", b"HEAD"):
-            return self._health
+        if request.path in PROBES and request.method in (b"GET", b"HEAD"):
+            return self._health if request.path == b"/health" else self._ready
         if (found := find_view(request.path, self._views)) is not None:
             return self._views[found[0]]
         if not _is_text(request.postpath):
@@ -295,7 +300,7 @@ class Site(server.Site):
         cache = (request.responseHeaders.getRawHeaders(b"X-Cache") or [b"-"])[0].decode("latin-1")
         seconds = self.clock.seconds() - request.started
         line = self.log_line(request.method, request.path, request.code, request.sentLength, cache)
-        if request.path.strip(b"/") == b"health" and request.code == 200:
+        if b"/" + request.path.strip(b"/") in PROBES and request.code == 200:
             # They come every few seconds.
             _access.debug("{line}", line=f"{request.client_address} {line} {seconds:.3f}s")
         else:
@@ -313,6 +318,23 @@ class Site(server.Site):
 
     def log_response(self, client: str, line: str, seconds: float) -> None:
         self._write_line(f"{client} {line} {seconds:.3f}s")
+
+
+class _Ready(Resource):
+    """Sends the readiness, also before Klein is imported."""
+
+    isLeaf = True
+
+    def __init__(self, readiness: Readiness) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._readiness = readiness
+
+    def render(self, request: Any) -> int:
+        responses.respond_later(request, self._respond(request))
+        return NOT_DONE_YET
+
+    async def _respond(self, request: Any) -> None:
+        (await self._readiness.respond()).send(request)
 
 
 class _Fixed(Resource):

@@ -205,6 +205,7 @@ class ProxpiCase(FolderCase):
                 pages=at_once,
                 writes=at_once,
                 reads=at_once,
+                checks=at_once,
                 client_descriptors=client_descriptors,
                 open_files=open_files,
             ),

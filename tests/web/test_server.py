@@ -93,7 +93,7 @@ class AccessLog(ProxpiCase):
     def test_health_checks(self) -> None:
         """Successful health checks, however written, are logged at DEBUG alone."""
         with logged("proxpi.access") as log:
-            for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
+            for path in ("/health", "/health/", "//health", "/ready", "http://h.example/health"):
                 for method in ("GET", "HEAD"):
                     assert self.ask(method, path).status == 200
         assert (self.access_log, log.levels) == ([], ["debug"] * 10)

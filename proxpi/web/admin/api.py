@@ -31,6 +31,7 @@ from proxpi.web.admin import auth, page
 from proxpi.web.admin.auth import Authentication, TriesSlowed, Unauthorized
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.prefetch import LockPrefetch
+from proxpi.web.readiness import Readiness
 from proxpi.web.responses import WholeResponse, field
 from proxpi.web.server import Request
 
@@ -84,6 +85,7 @@ class AdminApi:
     _hosts: frozenset[str]
     _authentication: Authentication | None
     _views: Sequence[str]
+    _readiness: Readiness
     _exposition: Callable[[], bytes]
     _statistics: Callable[[], Mapping[str, object]]
 
@@ -102,6 +104,10 @@ class AdminApi:
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         return responses.success(responses.NO_STORE).apply(request)
+
+    @app.route("/ready", methods=["GET"])
+    async def ready(self, request: Request) -> bytes:
+        return (await self._readiness.respond()).apply(request)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:

@@ -300,7 +300,7 @@ class Methods(ApiCase):
     """Every URL has its methods, and ``OPTIONS`` lists them."""
 
     ALLOWED: ClassVar = {
-        **dict.fromkeys(["/", "/health", "/metrics"], "GET, HEAD, OPTIONS"),
+        **dict.fromkeys(["/", "/health", "/ready", "/metrics"], "GET, HEAD, OPTIONS"),
         **dict.fromkeys(["/cache", "/cache/", "/cache/demo", "/cache/list"], "DELETE, OPTIONS"),
         f"/cache/demo/{NAME}": "DELETE, OPTIONS",
         **dict.fromkeys(["/admin/forget-list", "/admin/forget-project"], "OPTIONS, POST"),

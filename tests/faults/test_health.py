@@ -1,0 +1,55 @@
+"""Health and readiness of a process whose upstream is dead, while its clients wait for that."""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.support import sockets
+from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.processes import StartProxy
+
+#: Requests that are open, and how often the health is requested meanwhile.
+OPEN, CHECKS = 1000, 20
+
+
+def test_many_open_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """While 1,000 requests wait for a dead upstream, health and readiness are told at once."""
+    fake_index.script("/simple/*", Behavior(hold=True))
+    proxy = start_proxy(fake_index, read_timeout=300)
+    with sockets.many_descriptors(OPEN + 500), ExitStack() as stack:
+        began = time.monotonic()
+        waiting = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(OPEN)]
+        for number, client in enumerate(waiting):
+            sockets.ask(client, f"/index/demo-{number}/")
+        while proxy.descriptors() < OPEN:
+            assert proxy.get("/health").status == 200
+        opened = time.monotonic() - began
+        waits = []
+        for _ in range(CHECKS):
+            for path in ("/health", "/ready"):
+                began = time.monotonic()
+                assert proxy.get(path).status == 200
+                waits.append(time.monotonic() - began)
+        # The time of the thousand requests is that of one, some hundred times.
+        assert max(waits) < opened
+        assert sorted(waits)[CHECKS] < opened / 10
+        assert select.select(waiting, [], [], 0)[0] == [], "the requests are still open"
+
+
+def test_cache_folder(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A process whose cache folder is gone is healthy, and not ready."""
+    folder = tmp_path / "cache"
+    proxy = start_proxy(fake_index, cache_dir=folder)
+    assert proxy.get("/ready").status == 200
+    shutil.rmtree(folder)
+    reply = proxy.get("/ready")
+    while reply.status == 200:  # the outcome of the last check is shared for a moment
+        reply = proxy.get("/ready")
+    assert reply.status == 503
+    assert "No such file or directory" in json.loads(reply.body)["reasons"][0]
+    assert proxy.get("/health").status == 200
