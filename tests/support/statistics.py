@@ -145,3 +145,50 @@ def document(hostile: str = HOSTILE) -> dict[str, Any]:
             {"variable": "PROXPI_ADMIN_TOKEN", "value": "set", "source": "file"},
         ],
     }
+
+
+def project(name: str = "numpy") -> dict[str, Any]:
+    """A cached project."""
+    return {
+        "project": name,
+        "files": 14,
+        "bytes": 12_200_000_000,
+        "uses": 520,
+        "last_used": "2026-12-01T11:50:00Z",
+        "state": "stale",
+        "indexes": ["root"],
+    }
+
+
+def projects(**values: Any) -> dict[str, Any]:
+    """A page of the list of cached projects."""
+    unused = {**project("-"), "last_used": None, "state": None, "indexes": []}
+    listed = [project(f"numpy{values.get('search', '')}"), unused]
+    numbers = {"page": 2, "pages": 3, "total": 120, "projects": listed}
+    return {"version": 1, "search": "", "sort": "name", **numbers, **values}
+
+
+def files(hostile: str = HOSTILE, **values: Any) -> dict[str, Any]:
+    """A page of the list of the cached files of a project."""
+    file = {
+        "file": f"numpy-2.0.whl{hostile}",
+        "bytes": 16_000_000,
+        "uses": 12,
+        "last_used": "2026-12-01T11:50:00Z",
+        "verified": True,
+        "index": "root",
+        "host": "files-example",
+    }
+    unverified = {**file, "file": "numpy-2.0.zip", "verified": False, "index": None}
+    return {
+        "version": 1,
+        "project": "numpy",
+        "sort": "size",
+        "page": 1,
+        "pages": 1,
+        "total": 2,
+        "row": project(),
+        "cached_pages": [{"index": "root", "state": "fresh", "confirmed": "2026-12-01T11:50:00Z"}],
+        "files": [file, unverified],
+        **values,
+    }

@@ -58,14 +58,13 @@ def home(
     request: Request,
     statistics: Mapping[str, Any],
     views: Sequence[str],
-    inventory: object = None,
-    project: str = "",
+    listing: Mapping[str, Any] | None = None,
 ) -> WholeResponse:
     """Render the page, with the URL under which the client sees it.
 
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
-    :param inventory: a page of the list of cached projects, or of the files of `project`
+    :param listing: a page of the cached projects or, with the key ``files``, of the files of one
     """
     base_url: str = request.base_url  # type: ignore[attr-defined]
     seen = urlsplit(base_url)
@@ -74,8 +73,7 @@ def home(
         "page.html",
         stats=statistics,
         views=views,
-        inventory=inventory,
-        project=project,
+        listing=listing,
         root="",
         base_url=base_url,
         hostname=name,

@@ -7,11 +7,13 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from proxpi import __version__
 from proxpi.web.admin import page as admin_page
 from tests.support.cases import INDEX, JSON, ProxpiCase, entry, page
-from tests.support.statistics import HOSTILE, document
+from tests.support.statistics import HOSTILE, document, files, projects
 
 EVIL = "<script>alert(1)</script>"
 
@@ -244,6 +246,69 @@ class Sections(ProxpiCase):
         assert "torch-2.9.1.whl&lt;script&gt;" in html
         assert "\\u202e\\x1b[31m\\n" in html
         assert HOSTILE not in html
+
+
+class CachedProjects(ProxpiCase):
+    """The list of the cached projects, and of the files of one."""
+
+    def read(self, listing: dict[str, Any] | None) -> str:
+        request: Any = SimpleNamespace(base_url="http://127.0.0.1:5000/", args={})
+        return admin_page.home(request, document(""), [], listing).body.decode()
+
+    def links(self, html: str) -> list[str]:
+        hrefs = [str(tag["href"]) for tag in Tags(html).attributes("a")]
+        return [href.removesuffix("#projects") for href in hrefs if href.endswith("#projects")]
+
+    def test_projects(self) -> None:
+        """The list has numbers of each project, links to its files, and pages."""
+        html = self.read(projects())
+        text = text_of(html)
+        assert "120 projects." in text
+        assert "numpy 14 12.2 GB 520 10 min ago stale root" in text
+        assert "(no project in the name) 14 12.2 GB 520 unknown" in text
+        assert "Previous Page 2 of 3 Next" in text
+        links = self.links(html)
+        for link in (
+            "?project=numpy",
+            "?sort=size",
+            "?sort=uses",
+            "?sort=used",
+            "?sort=name&page=1",
+            "?sort=name&page=3",
+        ):
+            assert link in links
+        assert '<th scope="col" aria-sort="ascending">Project' in html
+
+    def test_search(self) -> None:
+        """Sorting and paging keep what was searched, which is not markup."""
+        html = self.read(projects(search='a&b"<i>', sort="uses", page=1))
+        assert "Previous" not in text_of(html)
+        assert "?search=a%26b%22%3Ci%3E&sort=uses&page=2" in self.links(html)
+        assert "?search=a%26b%22%3Ci%3E&sort=size" in self.links(html)
+        fields = {tag.get("name"): tag.get("value") for tag in Tags(html).attributes("input")}
+        assert (fields["search"], fields["sort"]) == ('a&b"<i>', "uses")
+        assert Tags(html).attributes("i") == []
+        nothing = text_of(self.read(projects(search="x", projects=[])))
+        assert "No cached project has “x” in its name." in nothing
+        assert "Cached projects Name contains Search None yet." in text_of(
+            self.read(projects(projects=[]))
+        )
+
+    def test_files(self) -> None:
+        """The files of a project tell whether they are verified, and where they are from."""
+        html = self.read(files(""))
+        text = text_of(html)
+        assert "numpy 14 files, 12.2 GB, 520 uses. The page of root is fresh, confirmed 10" in text
+        assert "numpy-2.0.whl 16.0 MB 12 10 min ago yes root" in text
+        assert "numpy-2.0.zip 16.0 MB 12 10 min ago no files-example" in text
+        assert "?project=numpy&sort=uses" in self.links(html)
+        tags = Tags(self.read(files()))
+        assert {tag["src"] for tag in tags.attributes("script")} == {"admin/page.js"}
+        assert tags.attributes("img") == []
+
+    def test_counting(self) -> None:
+        """While the projects are being counted, the page says so."""
+        assert "Cached projects They are being counted" in text_of(self.read(None))
 
 
 class ErrorPages(ProxpiCase):
