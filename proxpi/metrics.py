@@ -1,13 +1,18 @@
-"""The metrics of the process, and their exposition in Prometheus's text format (``GET /metrics``).
+"""The metrics of the process, and their exposition for Prometheus (``GET /metrics``).
 
-Counters belong to the process and are module constants; each is incremented in one place. Gauges
-get their values when they are written. Prometheus's library is imported by the first exposition:
-until then it would take 1.5 MiB, and 15 ms of the start.
+Counters and histograms belong to the process and are module constants; each is incremented in one
+place. Gauges get their values when they are written. Prometheus's library is imported by the first
+exposition: until then it would take 1.5 MiB, and 15 ms of the start.
+
+Every label has few values, which the program or its configuration names: none is a project, a file
+or a client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,8 +20,10 @@ import attrs
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-#: The media type of :func:`exposition`.
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: Upper bounds of a histogram's buckets, in seconds; one without a bound follows.
+BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+#: Values of the labels of one metric, in their order.
+Labels = tuple[str, ...]
 
 
 @attrs.define(eq=False)
@@ -31,49 +38,115 @@ class Count:
 
 @attrs.define(eq=False)
 class Counter:
-    """A counter with a count for each value of its label; without a label it has one count."""
+    """A counter with a count for each combination of the values of its labels."""
 
     name: str
     explains: str
-    label: str
-    counts: dict[str, Count] = attrs.field(factory=dict)
+    label_names: Labels
+    counts: dict[Labels, Count] = attrs.field(factory=dict)
 
-    def labels(self, value: str) -> Count:
-        return self.counts.setdefault(value, Count())
+    def labels(self, *values: str) -> Count:
+        count = self.counts.get(values)
+        if count is None:
+            count = self.counts[values] = Count()
+        return count
+
+    @property
+    def total(self) -> float:
+        return sum(count.value for count in self.counts.values())
+
+
+@attrs.define(eq=False)
+class Distribution:
+    """Durations: how many are in each bucket, and their sum in seconds."""
+
+    counts: list[int] = attrs.field(factory=lambda: [0] * (len(BUCKETS) + 1))
+    sum: float = 0.0
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += times
+        self.sum += seconds * times
+
+    @property
+    def mean(self) -> float:
+        """The mean in seconds; 0 of none."""
+        return self.sum / (sum(self.counts) or 1)
+
+
+@attrs.define(eq=False)
+class Histogram:
+    """A histogram with a distribution for each combination of the values of its labels."""
+
+    name: str
+    explains: str
+    label_names: Labels
+    distributions: dict[Labels, Distribution] = attrs.field(factory=dict)
+
+    def labels(self, *values: str) -> Distribution:
+        distribution = self.distributions.get(values)
+        if distribution is None:
+            distribution = self.distributions[values] = Distribution()
+        return distribution
 
 
 @attrs.frozen
 class Gauge:
-    """A number that goes up and down; its value is an argument of :func:`exposition`."""
+    """A number that goes up and down; its values are an argument of :func:`exposition`."""
 
     name: str
     explains: str
+    label_names: Labels = ()
 
+
+#: Values of gauges: of one with labels, a number for each combination of their values.
+Gauges = Mapping[Gauge, float | Mapping[Labels, float]]
 
 _COUNTERS: list[Counter] = []
+_HISTOGRAMS: list[Histogram] = []
 
 
-def _counter(name: str, explains: str, label: str) -> Counter:
-    counter = Counter(f"proxpi_{name}", explains, label)
+def _counter(name: str, explains: str, *labels: str) -> Counter:
+    counter = Counter(f"proxpi_{name}", explains, labels)
     _COUNTERS.append(counter)
     return counter
 
 
-_FILES = _counter(
-    "file_answers", "Responses to requests for files, by the use of the cache.", "cache"
+def _histogram(name: str, explains: str, *labels: str) -> Histogram:
+    histogram = Histogram(f"proxpi_{name}", explains, labels)
+    _HISTOGRAMS.append(histogram)
+    return histogram
+
+
+# Responses; :mod:`proxpi.web.accounting` names kinds and outcomes, and counts.
+REQUESTS = _counter("requests", "Requests, by kind and outcome.", "kind", "outcome")
+REQUEST_SECONDS = _histogram(
+    "request_seconds", "Seconds until the head of a response was written.", "kind", "outcome"
 )
-FILE_HITS = _FILES.labels("hit")
-FILE_MISSES = _FILES.labels("miss")
-#: Redirects upstream.
-FILE_REDIRECTS = _FILES.labels("redirect")
+SENT_BYTES = _counter("sent_bytes", "Bytes of bodies that clients were sent.", "kind")
+SAVED_BYTES = _counter("saved_bytes", "Bytes of bodies that were sent from the cache.", "kind")
+MISS_SECONDS = _histogram(
+    "miss_seconds", "Seconds for which cache misses waited for an upstream.", "index", "kind"
+)
+SAVED_SECONDS = _counter(
+    "saved_seconds",
+    "Seconds that misses would have taken in place of hits, by their mean.",
+    "index",
+)
+# Requests to upstreams.
+#: ``result``: see :mod:`proxpi.upstream`.
+UPSTREAM_REQUESTS = _counter("upstream_requests", "Requests to upstreams.", "index", "result")
+UPSTREAM_SECONDS = _histogram(
+    "upstream_seconds", "Seconds until an upstream sent the head of a response.", "index"
+)
+RECEIVED_BYTES = _counter("received_bytes", "Bytes of bodies that upstreams sent.", "index")
 #: ``outcome``: kept, kept_unverified (no hash was known), not_kept (deleted or cancelled
 #: meanwhile), gone, failed, disk, too_large. Downloads in the background count as any other.
 DOWNLOADS = _counter("downloads", "Downloads of files, by outcome.", "outcome")
 #: ``cause``: see :mod:`proxpi.files.fetch`.
 DISCARDED = _counter("discarded", "Fetched bodies that were discarded, by cause.", "cause")
-RESUMED = _counter("resumed", "Downloads that were resumed after a lost connection.", "").labels("")
+RESUMED = _counter("resumed", "Downloads that were resumed after a lost connection.").labels()
 #: Deletions that a client requested are no evictions.
-EVICTED = _counter("evicted", "Files that were evicted from the cache folder.", "").labels("")
+EVICTED = _counter("evicted", "Files that were evicted from the cache folder.").labels()
 #: ``outcome``: sent, used (by a client within ten minutes), wasted. A request that is not counted
 #: as used or wasted is younger.
 PREFETCH_REQUESTS = _counter(
@@ -90,61 +163,115 @@ CACHE_BYTES = Gauge(
 CACHE_CAPACITY = Gauge(
     "proxpi_cache_capacity_bytes", "Bytes of files that the cache folder may hold."
 )
+CACHE_FILES = Gauge("proxpi_cache_files", "Cached files.")
 ADVISORIES = Gauge("proxpi_advisories_entries", "Entries on malicious packages that are known.")
 ADVISORIES_AGE = Gauge(
     "proxpi_advisories_age_seconds", "Seconds since all entries on malicious packages were current."
 )
 
 
-def exposition(gauges: Mapping[Gauge, float]) -> bytes:
-    """Write all counters, and gauges with their values, in Prometheus's text format."""
-    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+@attrs.frozen
+class Totals:
+    """What the counters say of the process so far; requests of kind ``other`` are left out.
+
+    :ivar from_cache: requests whose response came from the cache: hits, stale and revalidated ones
+    :ivar misses: requests that an upstream had to serve, by a redirect or through proxpi
+    :ivar errors: requests that failed (5xx)
+    :ivar saved_bytes: bytes of bodies that came from the cache
+    :ivar saved_seconds: see :data:`SAVED_SECONDS`
+    :ivar received_bytes: bytes of bodies that upstreams sent
+    """
+
+    requests: float = 0.0
+    from_cache: float = 0.0
+    misses: float = 0.0
+    errors: float = 0.0
+    sent_bytes: float = 0.0
+    saved_bytes: float = 0.0
+    saved_seconds: float = 0.0
+    received_bytes: float = 0.0
+    upstream_requests: float = 0.0
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """The part of the requests with content that came from the cache; none: no request."""
+        decided = self.from_cache + self.misses
+        return self.from_cache / decided if decided else None
+
+
+#: Outcomes whose body came from the cache, and those without any cached content.
+FROM_CACHE = frozenset({"hit", "stale", "revalidated"})
+MISSES = frozenset({"miss", "redirect"})
+
+
+def totals() -> Totals:
+    """Sum the counters up; the responses of the response cache as far as it has reported them."""
+
+    def requests(wanted: Callable[[str], bool] = lambda outcome: True) -> float:
+        counts = REQUESTS.counts.items()
+        return sum(
+            count.value for (kind, outcome), count in counts if kind != "other" and wanted(outcome)
+        )
+
+    return Totals(
+        requests=requests(),
+        from_cache=requests(FROM_CACHE.__contains__),
+        misses=requests(MISSES.__contains__),
+        errors=requests("error".__eq__),
+        sent_bytes=SENT_BYTES.total - SENT_BYTES.labels("other").value,
+        saved_bytes=SAVED_BYTES.total,
+        saved_seconds=SAVED_SECONDS.total,
+        received_bytes=RECEIVED_BYTES.total,
+        upstream_requests=UPSTREAM_REQUESTS.total,
+    )
+
+
+def exposition(gauges: Gauges, accept: str = "") -> tuple[bytes, str]:
+    """
+    Write all counters and histograms, and gauges with their values.
+
+    :param accept: the header field of the request: Prometheus may ask for the OpenMetrics format
+    :return: the text and its media type
+    """
+    from prometheus_client import CollectorRegistry, ProcessCollector
+    from prometheus_client.exposition import choose_encoder
 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Collector(gauges))
-    return generate_latest(registry)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
 @attrs.frozen(eq=False)
 class _Collector:
-    """Gives the counters and gauges to Prometheus's library."""
+    """Gives the metrics to Prometheus's library."""
 
-    _gauges: Mapping[Gauge, float]
+    _gauges: Gauges
 
     def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
 
-        for gauge, value in self._gauges.items():
-            yield GaugeMetricFamily(gauge.name, gauge.explains, value=value)
-        for counter in _COUNTERS:
-            labels = [counter.label] if counter.label else []
-            family = CounterMetricFamily(counter.name, counter.explains, labels=labels)
-            for label, count in counter.counts.items():
-                family.add_metric([label] if labels else [], count.value)
+        for gauge, values in self._gauges.items():
+            family = GaugeMetricFamily(gauge.name, gauge.explains, labels=gauge.label_names)
+            for labels, value in (values if isinstance(values, Mapping) else {(): values}).items():
+                family.add_metric(labels, value)
             yield family
-
-
-@attrs.frozen
-class Totals:
-    """What was counted since the process was started.
-
-    :ivar from_cache: the requests of them that needed no upstream
-    :ivar saved_bytes: bytes of bodies that were sent from the cache
-    :ivar saved_seconds: the hits, times the mean latency of the misses of their index
-    """
-
-    requests: float = 0
-    from_cache: float = 0
-    misses: float = 0
-    errors: float = 0
-    sent_bytes: float = 0
-    saved_bytes: float = 0
-    saved_seconds: float = 0
-    received_bytes: float = 0
-    upstream_requests: float = 0
-
-
-def totals() -> Totals:
-    """Return what was counted up to now."""
-    return Totals()
+        for counter in _COUNTERS:
+            counted = CounterMetricFamily(
+                counter.name, counter.explains, labels=counter.label_names
+            )
+            for labels, count in counter.counts.items():
+                counted.add_metric(labels, count.value)
+            yield counted
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        for each in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(each.name, each.explains, labels=each.label_names)
+            for labels, found in each.distributions.items():
+                buckets = list(zip(bounds, accumulate(found.counts), strict=True))
+                histogram.add_metric(labels, buckets, found.sum)
+            yield histogram

@@ -199,9 +199,14 @@ def build(
         store=ListStore(cache_dir.own / "projects", reactor),
         in_thread=resources.pages,
     )
+
+    def totals() -> metrics.Totals:
+        cache_dir.count_uses()
+        return metrics.totals()
+
     history = History(
         path=cache_dir.own / "history" if settings.cache_dir else None,
-        totals=metrics.totals,
+        totals=totals,
         clock=reactor,
         in_thread=resources.writes,
         wall=wall,
@@ -229,13 +234,17 @@ def build(
         for name in (pages if prefetches else ())
     }
 
-    def exposition() -> bytes:
+    def exposition(accept: str) -> tuple[bytes, str]:
         cache_dir.count_uses()
         for prefetcher in prefetchers.values():
             prefetcher.count_wasted()
-        used, capacity = cache_dir.quota.used, settings.cache_size
-        gauges = {metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity}
-        return metrics.exposition(gauges | (advisories.gauges() if advisories else {}))
+        gauges: metrics.Gauges = {
+            metrics.CACHE_BYTES: cache_dir.quota.used,
+            metrics.CACHE_CAPACITY: settings.cache_size,
+            metrics.CACHE_FILES: len(cache_dir.eviction_index),
+            **(advisories.gauges() if advisories else {}),
+        }
+        return metrics.exposition(gauges, accept)
 
     def statistics() -> dict[str, object]:
         found: dict[str, object] = {"excluded": exclusions.as_json()}

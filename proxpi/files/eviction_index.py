@@ -29,7 +29,6 @@ import attrs
 import msgspec
 from msgspec.structs import replace
 
-from proxpi import metrics
 from proxpi.files.verify import VerifiedFile
 from proxpi.local_files import Identity
 
@@ -212,7 +211,6 @@ class EvictionIndex:
     def collect_uses(self) -> None:
         """Count the files that the response cache has served since the last call."""
         for path, uses in self._response_cache.uses() if self._response_cache is not None else ():
-            metrics.FILE_HITS.inc(uses)
             self.use(path, uses)
 
     def acquire(self, path: str) -> None:

@@ -191,6 +191,11 @@ class Mirror:
             return self._resolver.remaining(name)
         return math.inf
 
+    def index_name(self, name: str, filename: str) -> str:
+        """Return the name of the index that lists a file, on the page at hand; ``""``: none."""
+        reference = self._resolver.known(name, filename)
+        return reference.index if reference is not None else ""
+
     def in_view(self, resolver: Resolver) -> Mirror:
         """Return the mirror of another view, which shares cache folder and downloads."""
         return attrs.evolve(self, resolver=resolver)

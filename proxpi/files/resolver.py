@@ -40,6 +40,7 @@ class FileReference:
     :ivar listing_key: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
     :ivar may_change: whether other bytes may come under its name, as its page then says
+    :ivar index: name of the index that lists it
     :ivar requested_as: project and file name of a request for it
     :ivar resolver: that of the view in which it was found
     """
@@ -52,6 +53,7 @@ class FileReference:
     lacks_metadata: bool = attrs.field(default=False, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
     may_change: bool = attrs.field(default=False, repr=False)
+    index: str = attrs.field(default="", repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
     resolver: Resolver | None = attrs.field(default=None, repr=False)
     listing_key: str = attrs.field(default="", repr=False)
@@ -121,6 +123,7 @@ def file_reference(
         lacks_metadata=is_wheel and not metadata and digest is not None and digest[0] == "sha256",
         is_companion=bool(suffix),
         may_change=not suffix and may_change(entry["filename"]),
+        index=listed.index,
         requested_as=(listed.project, entry["filename"] + suffix),
         resolver=resolver,
         listing_key="" if digest else _listing_key(entry, metadata),

@@ -56,12 +56,16 @@ def _absent(name: str, sources: Sources) -> NoSuchProject:
 
 @attrs.frozen
 class Page:
-    """A page as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago."""
+    """A page as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago.
+
+    :ivar index: name of the first index that has the project
+    """
 
     body: Body
     status: Status
     remaining: float
     age: float
+    index: str = ""
 
 
 @attrs.define(eq=False)
@@ -251,7 +255,9 @@ class PageCache:
         """Return a page as it is sent: fresh at most until the rules list other files."""
         if body.ruling is not None and body.ruling.until is not None:
             remaining = min(remaining, max(0.0, body.ruling.until - self._entries.wall()))
-        return Page(body, status, remaining, entry.age(sources))
+        first = entry.first(sources)
+        index = first.name if first is not None else ""
+        return Page(body, status, remaining, entry.age(sources), index)
 
     async def _with_entry(
         self,

@@ -180,7 +180,7 @@ class PageEntries:
                     self._require_allowed(entry.name, file, document, sources)
                     stated = advertise(file, self._extracted(entry))
                     private, extracted = index.guards(file["url"]), stated is not file
-                    listed = ListedFile(stated, private, entry.name, extracted)
+                    listed = ListedFile(stated, private, entry.name, extracted, index.name)
                     break
             if listed is not None or len(entry.files) < MISSES:
                 entry.files[key] = listed

@@ -46,12 +46,16 @@ class NoSuchList(NotListed):
 
 @attrs.frozen
 class ProjectList:
-    """The list as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago."""
+    """The list as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago.
+
+    :ivar index: name of the first index that has one
+    """
 
     file: ListFile
     status: Status
     remaining: float
     age: float
+    index: str = ""
 
 
 @attrs.define(eq=False)
@@ -282,4 +286,6 @@ class ProjectListCache:
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         sources = self._view.all
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry, sources)
-        return ProjectList(file, status, remaining, entry.age(sources))
+        first = entry.first(sources)
+        index = first.name if first is not None else ""
+        return ProjectList(file, status, remaining, entry.age(sources), index)

@@ -177,13 +177,17 @@ class Entry:
     def title(self) -> str:
         return f"page of {self.name}" if self.name else "project list"
 
-    def present(self, sources: Sources) -> bool:
-        """Whether any of the sources has the project, or a list."""
+    def first(self, sources: Sources) -> Index | None:
+        """Return the first of the sources that has the project, or a list."""
         for index in sources.indexes:
             response = self.responses.get(index)
             if response is not None and response.present:
-                return True
-        return False
+                return index
+        return None
+
+    def present(self, sources: Sources) -> bool:
+        """Whether any of the sources has the project, or a list."""
+        return self.first(sources) is not None
 
     def usable(self, sources: Sources) -> bool:
         """Whether there is a page, made of a response of each source."""

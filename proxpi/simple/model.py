@@ -55,6 +55,7 @@ class ListedFile:
 
     :ivar private: whether its index needs credentials, so that no client could fetch it there
     :ivar project: the normalized name
+    :ivar index: name of its index
     :ivar extracted: whether no index states the core metadata of the entry: it is that of the wheel
     """
 
@@ -62,6 +63,7 @@ class ListedFile:
     private: bool
     project: str
     extracted: bool = False
+    index: str = ""
 
 
 @attrs.define

@@ -252,6 +252,7 @@ class Channel(Protocol):
             self.abort()
             return
         if sent == len(head) + entry.size:
+            self._cache.count(entry)
             self._log_cached(entry, 0.0)
             self._deadline = now + IDLE_TIMEOUT
             if self._timer_at > now + POLL:
@@ -262,23 +263,26 @@ class Channel(Protocol):
     def _send_rest(self, entry: CachedResponse, head: bytes, sent: int, started: float) -> None:
         """Send what the socket did not take of a cached response."""
 
+        start = max(0, sent - len(head))
+
         def finish() -> None:
+            self._cache.count_late(entry)
             self._log_cached(entry, self._clock.seconds() - started)
             self.requestDone(rest)
 
-        rest = _CachedRequest(self, finish)
+        def disconnect() -> None:
+            self._cache.count_late(entry, entry.size - start - rest.sentLength)
+
+        rest = _CachedRequest(self, finish, disconnect)
         self._begin_response(rest)
         self.write(head[sent:])
-        start = max(0, sent - len(head))
         if entry.held is None or not entry.size:
             send_bytes(rest, entry.apart, start)
         else:
-            copy, stop = entry.held.share(), entry.stop
-            start += entry.start
-            send_file(rest, copy.file.fileno(), start, stop, copy.close, copy.mark_unverified)
+            copy, begin, stop = entry.held.share(), entry.start + start, entry.stop
+            send_file(rest, copy.file.fileno(), begin, stop, copy.close, copy.mark_unverified)
 
     def _log_cached(self, entry: CachedResponse, seconds: float) -> None:
-        self._cache.count(entry)
         self._server.log_response(self.peer, entry.line, seconds)
 
     # Input.
@@ -427,7 +431,15 @@ class Channel(Protocol):
                 cacheable = cacheable.without_body()
             size = cacheable.size
             line = self._server.log_line(request.method, request.path, request.code, size, "HIT")
-            self._cache.store(key, code + b" " + reason, fields, line, cacheable)
+            self._cache.store(
+                key,
+                code + b" " + reason,
+                fields,
+                line,
+                cacheable,
+                kind=request.kind,
+                index=request.index,
+            )
         lines = [b"%b: %b\r\n" % field for field in fields]
         self.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
 
@@ -545,14 +557,20 @@ class _CachedRequest:
 
     channel: Channel
     finish: Callable[[], None]
+    disconnect: Callable[[], None]
     method: bytes = b"GET"
     sentLength: int = 0
     startedWriting: bool = True
     responseHeaders: Headers = attrs.field(factory=Headers)
 
     def __attrs_post_init__(self) -> None:
-        self.write, self.registerProducer = self.channel.write, self.channel.registerProducer
+        self.registerProducer = self.channel.registerProducer
         self.unregisterProducer = self.channel.unregisterProducer
+
+    def write(self, data: bytes) -> None:
+        self.sentLength += len(data)
+        self.channel.write(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; the channel stops the producer."""
+        self.disconnect()

@@ -7,7 +7,6 @@ from mimetypes import guess_type
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi import metrics
 from proxpi.files import FileHead, FileReference, Mirror, OpenFile, RangeResponse, Reader, Redirect
 from proxpi.simple import caching
 from proxpi.web import responses
@@ -34,7 +33,7 @@ class Files:
         if cached is None:
             responses.respond_later(request, self._fetch(request, route))
             return False
-        metrics.FILE_HITS.inc()
+        request.index = self._mirror.index_name(route.name, route.filename)
         remaining = self._remaining(route, cached)
         if cached.has_digest and remaining > 0:  # else it may have to be revalidated the next time
             keys = (route.name, cached.cache_path)
@@ -50,7 +49,6 @@ class Files:
             reference = await self._mirror.reference(*where)
             known = reference.sha256 is not None
             if known and self._is_decided(request, route, reference, "MISS"):
-                metrics.FILE_MISSES.inc()
                 return
         if request.method == b"HEAD":
             found = await self._mirror.head(*where)
@@ -70,9 +68,8 @@ class Files:
             found.close()
             found = await self._mirror.whole(*where)
         hit = isinstance(found, OpenFile) and not found.fetched
-        redirected = isinstance(found, Redirect)
-        outcome = metrics.FILE_REDIRECTS if redirected else metrics.FILE_MISSES
-        (metrics.FILE_HITS if hit else outcome).inc()
+        if not isinstance(found, Redirect):
+            request.index = self._mirror.index_name(*where)
         match found:
             case OpenFile():
                 self._send_cached(request, route, found, "HIT" if hit else "MISS")
@@ -101,7 +98,10 @@ class Files:
             reader.close()
             return
         self._set_head(request, route, size, reader.spool.reference, "MISS", span)
-        send(request, reader, size if span is None else span.stop)
+        request.follows = True
+        request.begin_wait()
+        stop = size if span is None else span.stop
+        send(request, reader, stop, arrived=request.end_wait)
 
     def _send_cached(
         self, request: Request, route: FileRoute, cached: OpenFile, status: str

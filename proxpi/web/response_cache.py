@@ -14,6 +14,9 @@ expires with the page. A file's entry is sent only if one ``lstat`` shows the fi
 Responses that are no hits, or after which the connection closes, are not stored; only plain TCP is
 answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
 
+Each entry counts the responses that were sent from it. They are accounted for when it is removed,
+and each time that the uses of files are collected.
+
 There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
 included, and :data:`FILES` open files; beyond that, second-chance (CLOCK) eviction.
 """
@@ -32,6 +35,7 @@ from twisted.web.http import datetimeToString
 
 from proxpi.files import OpenFile
 from proxpi.simple import caching
+from proxpi.web import accounting
 from proxpi.web.request_parser import CacheKey, cache_key
 
 #: Entries, bytes that they take, and open files among them.
@@ -84,21 +88,31 @@ class CachedResponse:
     """A response without the time in its head; see :class:`Cacheable`.
 
     :ivar line: its line in the access log, after the client's address
-    :ivar used: whether it was sent since eviction last considered it
+    :ivar kind: what its requests are for, and `index`: the name of the index of its content
+    :ivar body_size: bytes of its body
+    :ivar uses: how often it was sent; so often when it was last `accounted` for, and when eviction
+        last `considered` it
+    :ivar turn: orders the entries by their last use
     :ivar aliases: the heads by which it is found, besides its cache key
     """
 
     _template: bytes
     key: CacheKey
     line: str
+    kind: str
+    index: str
     invalidation_keys: tuple[str, ...]
     fresh_until: float
     body: bytes
     held: OpenFile | None
     start: int
     stop: int
+    body_size: int
     cost: int
-    used: bool = False
+    uses: int = 0
+    accounted: int = 0
+    considered: int = 0
+    turn: int = 0
     aliases: list[bytes] = attrs.field(factory=list)
     _rendered_for: tuple[int, int] = (-1, -1)
     _head: bytes = b""
@@ -145,21 +159,47 @@ class ResponseCache:
     _built_from: dict[str, list[CachedResponse]] = attrs.field(init=False, factory=dict)
     _cost: int = attrs.field(init=False, default=0)
     _open: int = attrs.field(init=False, default=0)
-    _uses: dict[str, int] = attrs.field(init=False, factory=dict)
+    _turn: int = attrs.field(init=False, default=0)
+    # Uses of files that are accounted for, by cache path, with the turn of the last one.
+    _uses: dict[str, tuple[int, int]] = attrs.field(init=False, factory=dict)
 
     def __iter__(self) -> Iterator[CachedResponse]:
         return iter(list(self._by_key.values()))
 
     def count(self, entry: CachedResponse) -> None:
-        entry.used = True
-        path = entry.path
-        if path is not None:
-            self._uses[path] = self._uses.pop(path, 0) + 1
+        """Count a response that was sent from an entry."""
+        entry.uses += 1
+        entry.turn = self._turn = self._turn + 1
+
+    def count_late(self, entry: CachedResponse, unsent: int = 0) -> None:
+        """Count a response that its client did not take at once; its entry may be removed by now.
+
+        :param unsent: bytes of the body for which the client did not stay
+        """
+        self.count(entry)
+        self._account(entry, unsent)
 
     def uses(self) -> list[tuple[str, int]]:
-        """Return the uses of each file since the last call, by cache path, the latest last."""
+        """Account for all responses.
+
+        :return: the uses of each file since the last call, by cache path, the latest last
+        """
+        for entry in self._by_key.values():
+            self._account(entry)
         uses, self._uses = self._uses, {}
-        return list(uses.items())
+        by_turn = sorted(uses.items(), key=lambda item: item[1][1])
+        return [(path, count) for path, (count, _) in by_turn]
+
+    def _account(self, entry: CachedResponse, unsent: int = 0) -> None:
+        """Account for the responses that were sent from an entry since the last call."""
+        times, entry.accounted = entry.uses - entry.accounted, entry.uses
+        if not times:
+            return
+        sent = times * entry.body_size - unsent
+        accounting.count(entry.kind, "hit", entry.index, sent=sent, times=times)
+        if (path := entry.path) is not None:
+            before, turn = self._uses.get(path, (0, 0))
+            self._uses[path] = before + times, max(turn, entry.turn)
 
     def find(self, head: bytes, now: float) -> CachedResponse | None:
         """Return the response to what may be one whole head, by its bytes or its cache key."""
@@ -193,12 +233,16 @@ class ResponseCache:
         fields: Sequence[tuple[bytes, bytes]],
         line: str,
         cacheable: Cacheable,
+        *,
+        kind: str,
+        index: str,
     ) -> None:
         """
         Store a response in the place of any other with the same key, if it can be kept.
 
         :param status: the status code and its reason
         :param line: its line in the access log
+        :param kind: what the request is for, and `index`: the name of the index of its content
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop
         try:
@@ -229,12 +273,15 @@ class ResponseCache:
             template=template,
             key=key,
             line=line,
+            kind=kind,
+            index=index,
             invalidation_keys=cacheable.invalidation_keys,
             fresh_until=cacheable.fresh_until,
             body=body,
             held=held,
             start=start,
             stop=stop,
+            body_size=cacheable.size,
             cost=cost,
         )
         self._by_key[key] = entry
@@ -258,8 +305,8 @@ class ResponseCache:
             len(self._by_key) > ENTRIES or self._cost > MEMORY or self._open > self.files
         ) and len(self._by_key) > 1:
             key, entry = next(iter(self._by_key.items()))
-            if entry.used or entry is keep:
-                entry.used = False
+            if entry.uses > entry.considered or entry is keep:
+                entry.considered = entry.uses
                 self._by_key[key] = self._by_key.pop(key)
             else:
                 self._remove(entry)
@@ -267,6 +314,7 @@ class ResponseCache:
     def _remove(self, entry: CachedResponse | None) -> None:
         if entry is None or self._by_key.get(entry.key) is not entry:
             return
+        self._account(entry)
         del self._by_key[entry.key]
         self._cost -= entry.cost
         for head in entry.aliases:

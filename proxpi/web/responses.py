@@ -110,8 +110,11 @@ def field(request: Request, name: bytes) -> str | None:
     return b", ".join(values).decode("latin-1") if values else None
 
 
-def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object]) -> None:
-    """Let a coroutine answer a request; it is cancelled when the client disconnects."""
+def respond_later(request: Any, work: Coroutine[Deferred[Any], Any, object]) -> None:
+    """Let a coroutine answer a request; it is cancelled when the client disconnects.
+
+    :param request: of the class :class:`proxpi.web.server.Request`
+    """
     disconnected = False
 
     def cancel(_: Failure) -> None:
@@ -129,6 +132,8 @@ def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object])
             _log.failure("for a client that has disconnected", failure=failure)
 
     deferred = Deferred.fromCoroutine(work)
+    if not deferred.called:
+        request.begin_wait()
     request.notifyFinish().addErrback(cancel)
     deferred.addErrback(fail)
 

@@ -23,7 +23,7 @@ from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxpi.web import responses
+from proxpi.web import accounting, responses
 from proxpi.web.channel import MAX_BODY, Channel
 from proxpi.web.forwarded import Forwarded, TrustedProxies
 from proxpi.web.readiness import Readiness
@@ -57,13 +57,24 @@ class Request(server.Request):
 
     :ivar started: in seconds of the clock
     :ivar peer: the address of the peer, which may be a reverse proxy
+    :ivar head_seconds: from then until the head of its response was written
+    :ivar kind: what it is for: page, list, file, metadata or other
+    :ivar index: name of the index that the content of its response is from, if any
+    :ivar upstream: seconds from the request until its response had what it waited for from an
+        upstream; ``None``: it did not wait
+    :ivar follows: whether its body is sent while it arrives from upstream
     :ivar cacheable: the part of its response that the response cache may store
     :ivar body_limit: bytes that its body may have
     :ivar too_large: whether its body exceeds that
     :ivar overloaded: whether there is no memory for its body now
     """
 
-    started = 0.0
+    site: Any
+    started = head_seconds = 0.0
+    kind, index = "other", ""
+    upstream: float | None = None
+    follows = False
+    _waits = False
     cacheable: Cacheable | None = None
     body_limit = MAX_BODY
     too_large = overloaded = False
@@ -88,6 +99,50 @@ class Request(server.Request):
         if self.uri == b"*":
             self.uri = self.path = b"/"
         super().process()  # type: ignore[no-untyped-call]
+
+    def begin_wait(self) -> None:
+        """Note that the response waits for an upstream."""
+        if not self._waits:
+            self._waits = True
+            self.site.waiting += 1
+
+    def end_wait(self) -> None:
+        """Note that the response has what it waited for."""
+        if self._waits:
+            self._waits = False
+            self.site.waiting -= 1
+            self.upstream = self._elapsed()
+
+    def _elapsed(self) -> float:
+        return float(self.site.clock.seconds()) - self.started
+
+    @property
+    def x_cache(self) -> str:
+        """The use of the cache that its response states; empty for none."""
+        return (self.responseHeaders.getRawHeaders("X-Cache") or [""])[0]
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting:
+            self._note_head()
+        super().write(data)  # type: ignore[no-untyped-call]
+
+    def _note_head(self) -> None:
+        """Note that the head of the response is about to be written."""
+        self.head_seconds = self._elapsed()
+        if not self.follows:
+            self.end_wait()
+        if self.x_cache == "HIT":
+            self.upstream = None  # it waited for a disk alone
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Count and log a request whose client leaves before the end of its response."""
+        if self.site is not None:
+            if not self.startedWriting:
+                self.setResponseCode(accounting.DISCONNECTED, b"Client Closed Request")
+                self.head_seconds = self._elapsed()
+            self.end_wait()
+            self.site.log(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     @property
     def sender(self) -> tuple[str, str]:
@@ -234,7 +289,10 @@ class ConnectionLimiter:
 
 
 class Site(server.Site):
-    """Gives each request its resource, and writes the access log."""
+    """Gives each request its resource, counts the responses, and writes the access log.
+
+    :ivar waiting: requests that wait for an upstream
+    """
 
     requestFactory = Request  # type: ignore[assignment]  # made by our channel alone
     noisy = False
@@ -259,6 +317,7 @@ class Site(server.Site):
         server.Site.__init__(self, views[b""], reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self.trusted_proxies = trusted_proxies
+        self.waiting = 0
         self._limiter = limiter
         self._response_cache = response_cache
         self._views = views
@@ -297,9 +356,17 @@ class Site(server.Site):
         return find_view(target, self._views) is not None
 
     def log(self, request: Any) -> None:
-        cache = (request.responseHeaders.getRawHeaders(b"X-Cache") or [b"-"])[0].decode("latin-1")
+        status, sent, cache = request.code, request.sentLength, request.x_cache
         seconds = self.clock.seconds() - request.started
-        line = self.log_line(request.method, request.path, request.code, request.sentLength, cache)
+        accounting.count(
+            request.kind,
+            accounting.outcome(status, cache),
+            request.index,
+            sent=sent,
+            seconds=request.head_seconds,
+            upstream=request.upstream,
+        )
+        line = self.log_line(request.method, request.path, status, sent, cache or "-")
         if b"/" + request.path.strip(b"/") in PROBES and request.code == 200:
             # They come every few seconds.
             _access.debug("{line}", line=f"{request.client_address} {line} {seconds:.3f}s")

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from proxpi.files import METADATA
 from proxpi.index import NoSuchProject, Page, PageCache, ProjectList, ProjectListCache
 from proxpi.prefetch import Prefetcher
 from proxpi.simple import caching, negotiate
@@ -54,10 +55,12 @@ class SimpleApi(Resource):
         else:
             match route:
                 case RedirectRoute(location):
+                    request.kind = "page"
                     location += (question_mark + query).decode("latin-1")
                     headers = {"Location": location, "Content-Length": "0", **VARY}
                     WholeResponse(301, headers).send(request)
                 case FileRoute(name, filename):
+                    request.kind = "metadata" if filename.endswith(METADATA) else "file"
                     hit = self._files.respond(request, route)
                     if self._prefetcher is not None:
                         whole = request.method == b"GET" and not field(request, b"Range")
@@ -65,6 +68,7 @@ class SimpleApi(Resource):
                             request.sender, name, filename, hit=hit, whole=whole
                         )
                 case ListRoute() | PageRoute():
+                    request.kind = "list" if isinstance(route, ListRoute) else "page"
                     self._respond(request, route)
         return NOT_DONE_YET
 
@@ -117,6 +121,7 @@ class SimpleApi(Resource):
         self, request: Request, found: Page | ProjectList, representation: dict[str, str]
     ) -> None:
         """Send a page or the list; ``representation`` has the header fields of its body."""
+        request.index = found.index
         etag = found.body.etag if isinstance(found, Page) else found.file.etag
         headers = responses.page_headers(etag, found.remaining, found.age, found.status)
         status = responses.precondition(request, etag)

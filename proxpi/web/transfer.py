@@ -126,17 +126,22 @@ def send_file(
 
 
 def send(
-    request: Any, source: Reader | Stored, stop: int | None = None, sendfile_from: int | None = None
+    request: Any,
+    source: Reader | Stored,
+    stop: int | None = None,
+    sendfile_from: int | None = None,
+    arrived: Callable[[], object] = _nothing,
 ) -> None:
     """
     Send a body from a source, close it, and finish; the head must be set already.
 
     :param stop: the offset at which the body ends; ``None``: where the source does
     :param sendfile_from: a descriptor from which the kernel can send to the client's plain socket
+    :param arrived: called when the source has the whole body, or gets no more of it
     """
     if request.method == b"HEAD":
         stop = source.offset
-    sender = _Sender(request, request.channel.output, source, stop, sendfile_from)
+    sender = _Sender(request, request.channel.output, source, stop, sendfile_from, arrived)
     source.subscribe(sender.send)
     request.registerProducer(sender, True)
     if sendfile_from is None:
@@ -157,6 +162,7 @@ class _Sender:
     _source: Reader | Stored
     _stop: int | None
     _sendfile_from: int | None
+    _arrived: Callable[[], object]
     _paused: bool = attrs.field(init=False, default=False)
     _sending: bool = attrs.field(init=False, default=False)
     _ended: bool = attrs.field(init=False, default=False)
@@ -177,6 +183,9 @@ class _Sender:
         if self._sending:
             return  # reading made space for more bytes
         self._sending = True
+        source, stop = self._source, self._stop
+        if source.cut or source.complete or stop == source.offset + source.available:
+            self._arrived()
         try:
             while not self._ended and self._send_chunk():
                 pass

@@ -37,8 +37,10 @@ class FreshnessTests(PagesCase):
         first = self.page()
         assert (first.status, first.remaining, first.age) == ("MISS", 1800.0, 0.0)
         self.clock.advance(1799.5)
-        assert self.page() == Page(first.body, "HIT", 0.5, 1799.5)
-        assert self.pages.ready("demo", JSON, False) == Page(first.body, "HIT", 0.5, 1799.5)
+        assert self.page() == Page(first.body, "HIT", 0.5, 1799.5, "root.example")
+        assert self.pages.ready("demo", JSON, False) == Page(
+            first.body, "HIT", 0.5, 1799.5, "root.example"
+        )
         self.clock.advance(1)
         assert self.pages.ready("demo", JSON, False) is None
         self.indexes.says(AT_ROOT, project_page("b.zip"))
@@ -99,7 +101,7 @@ class FreshnessTests(PagesCase):
         self.clock.advance(1801)
         self.indexes.says(AT_ROOT, Reply(304))
         again = self.page()
-        assert again == Page(first.body, "REVALIDATED", 1800.0, 0.0)
+        assert again == Page(first.body, "REVALIDATED", 1800.0, 0.0, "root.example")
         assert again.body is first.body
         assert self.agent.asked[-1].header("If-None-Match") == '"x"'
 
@@ -284,7 +286,9 @@ class PrefetchTests(PagesCase):
             assert not self.pages.is_fresh("demo")
             assert self.result(self.prefetch(form=form))
             assert self.pages.is_fresh("demo")
-            assert self.pages.ready("demo", form, False) == Page(body, "HIT", 1800.0, 0.0)
+            assert self.pages.ready("demo", form, False) == Page(
+                body, "HIT", 1800.0, 0.0, "root.example"
+            )
             assert len(self.agent.asked) == 1
 
     def test_revalidated(self) -> None:

@@ -266,7 +266,9 @@ class RestartTests(GenerationCase):
         """A fresh page is a hit at once: the same bytes, the rest of its time, all its files."""
         self.clock.advance(300)
         self.start()
-        assert self.pages.ready("demo", JSON, False) == Page(self.first.body, "HIT", 1500.0, 300.0)
+        assert self.pages.ready("demo", JSON, False) == Page(
+            self.first.body, "HIT", 1500.0, 300.0, "root.example"
+        )
         assert gzip.decompress(self.packed().body.data) == self.first.body.data
         assert self.url() == "https://files.example/a.zip"
         assert self.agent.asked == []

@@ -6,6 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxpi import metrics
 
+_NAMES = ("downloads", "discarded", "resumed", "evicted", "files_excluded")
+#: The counters of what becomes of files.
+OF_FILES = tuple(f"proxpi_{name}_total" for name in _NAMES)
+
 
 def samples(text: str) -> dict[str, float]:
     """Return the values by name, with labels: ``proxpi_downloads_total{outcome=kept}``."""
@@ -19,17 +23,15 @@ def samples(text: str) -> dict[str, float]:
 
 class Counted:
     def __init__(self) -> None:
-        self._before = samples(metrics.exposition({}).decode())
+        self._before = samples(metrics.exposition({})[0].decode())
 
     def since(self) -> dict[str, float]:
         """Return the counts of files, by the last word of the name or by label."""
-        now = samples(metrics.exposition({}).decode())
+        now = samples(metrics.exposition({})[0].decode())
         return {
             _short(name): value - self._before.get(name, 0.0)
             for name, value in now.items()
-            if name.startswith("proxpi_")
-            and name.partition("{")[0].endswith("_total")
-            and value != self._before.get(name, 0.0)
+            if name.startswith(OF_FILES) and value != self._before.get(name, 0.0)
         }
 
 

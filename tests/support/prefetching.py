@@ -65,4 +65,4 @@ class PrefetchCase(ProxpiCase):
         return found
 
     def outcomes(self, *, of: Counter = metrics.PREFETCH_REQUESTS) -> dict[str, float]:
-        return {outcome: count.value for outcome, count in of.counts.items()}
+        return {outcome: count.value for (outcome,), count in of.counts.items()}

@@ -384,7 +384,7 @@ class SameBytes(CacheCase):
         self.tearDown()
         self.doCleanups()
         if not stores:
-            self.put(ResponseCache, "store", lambda *_: None)
+            self.put(ResponseCache, "store", lambda *_, **__: None)
         self.setUp()
         clients, unread = [self.connect(capacity=capacity)], 0.0
         for head, cut_at, event in traffic:

@@ -58,8 +58,11 @@ def test_error_within_an_error() -> None:
         def processingFailed(self, reason: Failure) -> None:
             failed.append(reason)
 
+        def begin_wait(self) -> None:
+            """It counts no waits."""
+
     async def fails() -> None:
         raise UpstreamFailed(URL, "status 503", retry_after=float("inf"))
 
-    responses.respond_later(Request([b""]), fails())  # type: ignore[arg-type]
+    responses.respond_later(Request([b""]), fails())
     assert [type(failure.value) for failure in failed] == [OverflowError]

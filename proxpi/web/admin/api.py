@@ -20,7 +20,6 @@ from twisted.internet.defer import FirstError, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from proxpi import metrics
 from proxpi.files import Mirror
 from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
@@ -86,7 +85,7 @@ class AdminApi:
     _authentication: Authentication | None
     _views: Sequence[str]
     _readiness: Readiness
-    _exposition: Callable[[], bytes]
+    _exposition: Callable[[str], tuple[bytes, str]]
     _statistics: Callable[[], Mapping[str, object]]
 
     app = Klein()
@@ -111,8 +110,9 @@ class AdminApi:
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
-        body, headers = self._exposition(), responses.NO_STORE
-        return responses.document(200, body, metrics.CONTENT_TYPE, headers).apply(request)
+        accept = responses.field(request, b"Accept") or ""
+        body, content_type = self._exposition(accept)
+        return responses.document(200, body, content_type, responses.NO_STORE).apply(request)
 
     @app.route("/stats", methods=["GET"])
     def stats(self, request: Request) -> bytes:

@@ -286,14 +286,17 @@ class HealthAndMetrics(ApiCase):
         assert (response.status, response.headers["content-type"][:10]) == (200, "text/plain")
         now = samples(response.text)
         for cache, count in (("hit", 2), ("miss", 1)):
-            name = f"proxpi_file_answers_total{{cache={cache}}}"
-            assert now[name] - before[name] == count
+            name = f"proxpi_requests_total{{kind=file,outcome={cache}}}"
+            assert now[name] - before.get(name, 0.0) == count
         assert now["process_open_fds"] > 0
         counted = Counted()
         self.serve("x-1.0.whl", b"bytes", Reply(503))
         self.pages.invalidate("demo")
         assert self.get("/index/demo/x-1.0.whl").status == 302
-        assert counted.since() == {"redirect": 1, "upstream": 2, "failed": 1}
+        assert counted.since() == {"upstream": 2, "failed": 1}
+        redirects = "proxpi_requests_total{kind=file,outcome=redirect}"
+        later = samples(self.get("/metrics").text)
+        assert later[redirects] - now.get(redirects, 0.0) == 1
 
 
 class Methods(ApiCase):
