@@ -36,6 +36,7 @@ from proxpi.files import (
     EvictionIndex,
     Extraction,
     FolderFiles,
+    IndexedFile,
     Mirror,
     ProjectPages,
     Quota,
@@ -140,6 +141,7 @@ def build(
     :raises SettingsError: for a proxy, certificates, a file of rules, or the folder of an index
         that cannot be used
     """
+    started = reactor.seconds()
     # Those of folders do not count: their pages and files cost no request upstream.
     ttls = [index.ttl for index in settings.indexes if not is_local(index.url)]
     # A page that is stale at once would be requested again, and clients need the only connection.
@@ -182,11 +184,12 @@ def build(
     advisories = _advisories(settings, reactor, upstream_for, netrc, cache_dir.own, resources, wall)
     rules = Rules(settings.rules, deny_files, advisories)
     exclusions = Exclusions(rules, wall)
+    page_store = PageStore(cache_dir.own / "pages", reactor, problems=problems)
     entries = PageEntries(
         indexes=members.indexes,
         clock=reactor,
         wall=wall,
-        store=PageStore(cache_dir.own / "pages", reactor, problems=problems),
+        store=page_store,
         in_thread=in_thread,
         rules=rules,
         exclusions=exclusions,
@@ -246,21 +249,52 @@ def build(
         }
         return metrics.exposition(gauges, accept)
 
-    def statistics() -> dict[str, object]:
-        found: dict[str, object] = {"excluded": exclusions.as_json()}
-        return found | ({"advisories": advisories.status()} if advisories else {})
-
     @cache
     def admin() -> IResource:
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
         from proxpi.web.admin.api import AdminApi
         from proxpi.web.admin.auth import AdminToken, Authentication, FailedTries
+        from proxpi.web.admin.inventory import IndexTtl, Inventory
         from proxpi.web.admin.prefetch import LockPrefetch
+        from proxpi.web.admin.stats import Statistics
 
         hosts, authentication = machine_names().union(settings.hosts), None
         if settings.admin_token is not None:
             token = AdminToken(settings.admin_token, wall)
             authentication = Authentication(token, FailedTries(reactor))
+
+        def cached_files() -> list[tuple[str, IndexedFile]]:
+            cache_dir.count_uses()
+            return cache_dir.eviction_index.snapshot()
+
+        inventory = Inventory(
+            cached_files=cached_files,
+            stored_pages=page_store.scan,
+            origins=entries.origins,
+            indexes=[
+                IndexTtl(by_name[each.name].identity, each.name, each.ttl)
+                for each in settings.indexes
+            ],
+            clock=reactor,
+            wall=wall,
+            in_thread=Share(resources.pages, 2),
+        )
+        statistics = Statistics(
+            indexes=members.indexes,
+            views=settings.views,
+            settings=settings.in_force,
+            history=history,
+            inventory=inventory,
+            cache_dir=cache_dir,
+            problems=problems,
+            downloads=list,
+            prefetching=list,
+            excluded=exclusions.as_json,
+            advisories=advisories.status if advisories else None,
+            started=started,
+            seconds=reactor.seconds,
+            wall=wall,
+        )
         api = AdminApi(
             pages=entries,
             projects=lists,
@@ -272,6 +306,7 @@ def build(
             readiness=readiness,
             exposition=exposition,
             statistics=statistics,
+            inventory=inventory,
         )
         resource: IResource = api.app.resource()
         return resource

@@ -180,7 +180,12 @@ class Life(TapCase):
         (_, site, _, _), (_, other, _, interface) = self.reactor.tcpServers
         assert (site, "::1") == (other, interface)
         exchange = Exchange(site, self.reactor)
-        for path, status in [("/health", 200), ("/", 200), ("/index", 301), ("/index/-x/", 404)]:
+        for path, status in [
+            ("/health", 200),
+            ("/admin/style.css", 200),
+            ("/index", 301),
+            ("/index/-x/", 404),
+        ]:
             exchange.ask("GET", path)
             assert exchange.response().status == status
         exchange.hang_up()

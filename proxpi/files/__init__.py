@@ -13,7 +13,14 @@ from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
 from proxpi.files.quota import DeletionQueue, Quota
-from proxpi.files.resolver import METADATA, FileReference, MissingUpstream, ProjectPages, Resolver
+from proxpi.files.resolver import (
+    METADATA,
+    SIGNATURE,
+    FileReference,
+    MissingUpstream,
+    ProjectPages,
+    Resolver,
+)
 from proxpi.files.spool import Reader
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.wheel_metadata import WheelMetadata
@@ -21,6 +28,7 @@ from proxpi.files.wheel_metadata import WheelMetadata
 __all__ = [
     "METADATA",
     "OWN_FOLDER",
+    "SIGNATURE",
     "CacheDir",
     "CachedFiles",
     "CachedResponses",

@@ -35,7 +35,7 @@ from twisted.logger import Logger, LogLevel
 from proxpi import atomic_files
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
-from proxpi.files.quota import BATCH, DeletionQueue, Quota, Reservation, ScanRunning, TooLarge
+from proxpi.files.quota import BATCH, DeletionQueue, Full, Quota, Reservation, ScanRunning, TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Digests, VerifiedFile, check, compare, digest_of_url
@@ -247,6 +247,7 @@ class OpenFile:
 class CacheDir:
     """The files in the cache folder.
 
+    :ivar writable: whether it took the last file
     :ivar writes: the threads of slow writes; `reads`: others, as a disk that writes slowly may read
     """
 
@@ -258,6 +259,7 @@ class CacheDir:
     _problems: Problems
     writes: InThread
     reads: InThread
+    writable: bool = attrs.field(init=False, default=True)
     _partial: set[PartialFile] = attrs.field(init=False, factory=set)
     _scanned: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
     # Cached files that wait for their flush, and whether a thread flushes others.
@@ -277,6 +279,7 @@ class CacheDir:
             atomic_files.remove_leftovers(self.own)
             layout.try_to_write(self.own, self.folder)
         except OSError as error:
+            self.writable = False
             self._problems.note(
                 ("disk", "start"),
                 f"cache folder {self.folder} cannot be written: {error}",
@@ -445,6 +448,7 @@ class CacheDir:
             return OpenFile(file, size, sha256, reference.has_digest, fetched=True)
         self._usage_log.mark(path)
         self._rename(partial, path)
+        self.writable = True
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(descriptor))
         partial.reservation.release()
@@ -502,6 +506,7 @@ class CacheDir:
     def log_refusal(self, error: OSError) -> None:
         """Log that a file cannot be cached, unless the startup scan or the download does so."""
         if not isinstance(error, ScanRunning | TooLarge):
+            self.writable = self.writable and isinstance(error, Full)
             self._problems.note_disk(error, self.folder, "new files are not cached")
 
     def _rename(self, partial: PartialFile, path: str) -> None:

@@ -9,12 +9,13 @@ from proxpi.index.index_status import IndexStatus
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
 from proxpi.index.page_entries import PageEntries
-from proxpi.index.page_store import PageStore
+from proxpi.index.page_store import FoundPage, PageStore
 from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
 from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
     "Breakers",
+    "FoundPage",
     "Index",
     "IndexClient",
     "IndexStatus",

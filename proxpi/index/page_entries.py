@@ -17,7 +17,7 @@ from functools import partial
 from shutil import rmtree
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.index_response import IndexPage, StoredResponse
@@ -29,6 +29,7 @@ from proxpi.index.representations import (
     advertise,
     find,
     follows,
+    origins,
     read_extracted,
     read_rulings,
     update,
@@ -119,6 +120,12 @@ class PageEntries:
             if response is not None and not (response.present and lacks_page):
                 responses[index] = response
         return PageEntry(name, self.clock, responses, stored=stored)
+
+    def origins(self, name: str, filenames: Collection[str]) -> Deferred[dict[str, str]]:
+        """Return by file name the name of the first index whose stored page of a project has it."""
+        if (stored := self.peek(name).stored) is None:
+            return succeed({})
+        return self.in_thread(partial(origins, stored, [*self.indexes], filenames))
 
     def replace(self, entry: PageEntry) -> None:
         """Replace an entry that is lost."""

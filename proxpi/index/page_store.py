@@ -23,6 +23,7 @@ import msgspec
 from proxpi import __version__
 from proxpi.index.entry_store import EntryStore, Superseded, digest
 from proxpi.index.index_response import StoredResponse
+from proxpi.local_files import Identity
 from proxpi.problems import Problems
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
@@ -117,6 +118,19 @@ class StoredPage:
         return found
 
 
+@attrs.frozen
+class FoundPage:
+    """A project's file, as a scan finds it.
+
+    :ivar identity: of the file
+    :ivar pages: the indexes, by identity, whose page it has, with the seconds since the epoch when
+        each was confirmed last; 0 after a ``DELETE``
+    """
+
+    identity: Identity
+    pages: Mapping[str, float]
+
+
 @attrs.define(eq=False)
 class PageStore(EntryStore[_Header]):
     """The folder of pages."""
@@ -145,6 +159,37 @@ class PageStore(EntryStore[_Header]):
         if header.version != __version__:  # representations are as old as their program
             stored = stored.without_representations()
         return stored if valid else stored.invalidated()
+
+    def scan(self, known: Mapping[str, FoundPage]) -> dict[str, FoundPage]:
+        """
+        Find which projects have a file, in a thread: this reads the head of each.
+
+        :param known: the result of an earlier scan; files that are the same are not read again
+        """
+        found: dict[str, FoundPage] = {}
+        try:
+            entries = os.scandir(self.folder)
+        except OSError:
+            return found
+        with entries:
+            for entry in entries:
+                name = entry.name.removesuffix(self.SUFFIX)
+                with suppress(OSError, ValueError):  # gone meanwhile, or damaged
+                    identity = Identity.of(entry.stat(follow_symlinks=False))
+                    page = known.get(name)
+                    if page is None or page.identity != identity:
+                        page = FoundPage(identity, self._pages(name))
+                    found[name] = page
+        return found
+
+    def _pages(self, name: str) -> dict[str, float]:
+        with open(self.path(name), "rb", buffering=BEGINNING) as file:
+            header, valid = self.read_header(file)
+        return {
+            index: response.requested_at if valid and not response.invalidated else 0.0
+            for index, response in header.responses.items()
+            if response.present and DOCUMENT + index in header.sections
+        }
 
     def save(
         self,

@@ -28,7 +28,7 @@ from proxpi.index.page_store import (
     StoredPage,
     is_source,
 )
-from proxpi.index.sources import Sources
+from proxpi.index.sources import Index, Sources
 from proxpi.rules import Exclusion, ProjectRules, apply, states_times
 from proxpi.simple import (
     FileEntry,
@@ -132,6 +132,20 @@ def find(document: bytes, filename: str) -> FileEntry | None:
     """Return the entry of a file on the page of an index, unless that is quarantined."""
     entry = model.find(document, filename)
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
+
+
+def origins(
+    stored: StoredPage, indexes: Sequence[Index], filenames: Collection[str]
+) -> dict[str, str]:
+    """Return by file name the name of the first index whose page has it."""
+    found: dict[str, str] = {}
+    for index in indexes:
+        section = DOCUMENT + index.identity
+        pages = stored.read(section) or {}
+        for filename in filenames if pages else ():
+            if filename not in found and find(pages[section], filename) is not None:
+                found[filename] = index.name
+    return found
 
 
 def search(

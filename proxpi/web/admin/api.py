@@ -9,7 +9,9 @@ forms as pages.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -29,7 +31,9 @@ from proxpi.web import responses
 from proxpi.web.admin import auth, page
 from proxpi.web.admin.auth import Authentication, TriesSlowed, Unauthorized
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
+from proxpi.web.admin.inventory import BeingCounted, FileList, Inventory, ProjectList, Sort, sort_of
 from proxpi.web.admin.prefetch import LockPrefetch
+from proxpi.web.admin.stats import Statistics
 from proxpi.web.readiness import Readiness
 from proxpi.web.responses import WholeResponse, field
 from proxpi.web.server import Request
@@ -43,7 +47,9 @@ NOT_FOUND = "There is nothing here; the home page is at /."
 NO_PROJECT_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
 NO_CACHE = "PROXPI_CACHE_SIZE is 0: no file can be kept, so none is fetched in advance."
 #: The paths below which errors are JSON.
-JSON_ERRORS = (b"/cache", b"/prefetch")
+JSON_ERRORS = (b"/cache", b"/prefetch", b"/stats/")
+NOT_CACHED = "Nothing of this project is cached."
+BEING_COUNTED = "The cached projects are being counted."
 NO_FILENAME = "This is no file name."
 LOG_IN = "The admin token is needed here."
 NO_TOKEN = "PROXPI_ADMIN_TOKEN is not set: there is nothing to log in to."
@@ -74,7 +80,7 @@ class AdminApi:
     :ivar hosts: names in ``Host`` under which a browser may change something
     :ivar views: the names of those that have a path of their own
     :ivar authentication: requires the admin token, if there is one
-    :ivar statistics: makes the object that ``/stats`` serves
+    :ivar statistics: makes the document of ``/stats``
     """
 
     _pages: PageEntries
@@ -86,14 +92,24 @@ class AdminApi:
     _views: Sequence[str]
     _readiness: Readiness
     _exposition: Callable[[str], tuple[bytes, str]]
-    _statistics: Callable[[], Mapping[str, object]]
+    _statistics: Statistics
+    _inventory: Inventory
 
     app = Klein()
     app.url_map.strict_slashes = False
 
     @app.route("/", methods=["GET"])
-    def home(self, request: Request) -> bytes:
-        return page.home(request, self._statistics(), self._views).apply(request)
+    async def home(self, request: Request) -> bytes:
+        """Send the admin page, with a page of the cached projects, or of the files of one."""
+        search, sort, number = _list_query(request)
+        listed: ProjectList | FileList | None = None
+        with suppress(BeingCounted):
+            if project := _query_field(request, "project"):
+                listed = await self._inventory.files(project, sort, number)
+            listed = listed or await self._inventory.projects(search, sort, number)
+        statistics = msgspec.to_builtins(await self._statistics.document())
+        listing = msgspec.to_builtins(listed)
+        return page.home(request, statistics, self._views, listing).apply(request)
 
     @app.route(f"/admin/<any({', '.join(map(repr, page.ASSETS))}):name>", methods=["GET"])
     def asset(self, request: Request, name: str) -> bytes:
@@ -115,13 +131,25 @@ class AdminApi:
         return responses.document(200, body, content_type, responses.NO_STORE).apply(request)
 
     @app.route("/stats", methods=["GET"])
-    def stats(self, request: Request) -> bytes:
+    async def stats(self, request: Request) -> bytes:
         """Send the statistics: as JSON, or as the live sections of the admin page."""
-        statistics = self._statistics()
+        document = await self._statistics.document()
         if (request.args or {}).get(b"format") == [b"html"]:
-            return page.sections(statistics).apply(request)
-        body = msgspec.json.encode(statistics)
-        return responses.document(200, body, "application/json", responses.NO_STORE).apply(request)
+            return page.sections(msgspec.to_builtins(document)).apply(request)
+        return _json(document).apply(request)
+
+    @app.route("/stats/projects", methods=["GET"])
+    async def stats_projects(self, request: Request) -> bytes:
+        """Send a page of the list of the cached projects, by ``search``, ``sort`` and ``page``."""
+        return _json(await self._inventory.projects(*_list_query(request))).apply(request)
+
+    @app.route("/stats/projects/<name>", methods=["GET"])
+    async def stats_files(self, request: Request, name: str) -> bytes:
+        """Send a page of the list of a project's cached files, by ``sort`` and ``page``."""
+        _, sort, number = _list_query(request)
+        if (listed := await self._inventory.files(name, sort, number)) is None:
+            raise _Refused(404, NOT_CACHED)
+        return _json(listed).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
     async def delete_list(self, request: Request) -> bytes:
@@ -215,7 +243,13 @@ class AdminApi:
             raise _Refused(403, UNKNOWN_HOST)
 
     @app.handle_errors(
-        _Refused, Unauthorized, TriesSlowed, locks.LockError, UpstreamFailed, OSError
+        _Refused,
+        Unauthorized,
+        TriesSlowed,
+        BeingCounted,
+        locks.LockError,
+        UpstreamFailed,
+        OSError,
     )
     def send_error(self, request: Any, failure: Failure) -> bytes:
         """Answer a request that is refused, or fails because of upstream or cache folder."""
@@ -250,6 +284,8 @@ def _describe(error: BaseException | None, as_page: bool) -> tuple[int, str, Map
         return 401, error.text, {"WWW-Authenticate": challenge}
     if isinstance(error, TriesSlowed):
         return 503, SLOWED, {"Retry-After": str(math.ceil(error.seconds))}
+    if isinstance(error, BeingCounted):
+        return 503, BEING_COUNTED, {"Retry-After": "1"}
     if isinstance(error, locks.LockError):
         return 400, str(error), responses.NO_HEADERS
     described = responses.for_error(error)
@@ -279,6 +315,24 @@ def _form_field(request: Request, name: str) -> str:
     assert request.content is not None  # the channel has read the whole body
     body: bytes = request.content.read(MAX_FORM)
     return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[-1].strip()
+
+
+def _query_field(request: Request, name: str) -> str:
+    """Return a field of the query, empty if it is not there."""
+    arguments: dict[bytes, list[bytes]] = request.args or {}
+    return arguments.get(name.encode(), [b""])[-1].decode("utf-8", "replace").strip()
+
+
+def _list_query(request: Request) -> tuple[str, Sort, int]:
+    """Return what the query of a list says: search, order and number of the page."""
+    number = _query_field(request, "page")
+    page = int(number) if re.fullmatch("[0-9]{1,9}", number) else 1
+    return _query_field(request, "search"), sort_of(_query_field(request, "sort")), page
+
+
+def _json(value: msgspec.Struct) -> WholeResponse:
+    body = msgspec.json.encode(value)
+    return responses.document(200, body, "application/json", responses.NO_STORE)
 
 
 def _project(name: str, status: int) -> str:

@@ -58,7 +58,7 @@ def home(
     request: Request,
     statistics: Mapping[str, Any],
     views: Sequence[str],
-    listing: Mapping[str, Any] | None = None,
+    listing: Mapping[str, Any] | None,
 ) -> WholeResponse:
     """Render the page, with the URL under which the client sees it.
 

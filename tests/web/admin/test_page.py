@@ -78,7 +78,10 @@ class AdminPage(ProxpiCase):
         nothing = self.get("/").text
         tags = Tags(nothing)
         forms = [(form["method"], form["action"]) for form in tags.attributes("form")]
-        assert forms == [("post", "admin/forget-list"), ("post", "admin/forget-project")]
+        assert [action for method, action in forms if method == "post"] == [
+            "admin/forget-list",
+            "admin/forget-project",
+        ]
         assert "project" in [field.get("name") for field in tags.attributes("input")]
         assert "is invalidated:" not in nothing
         assert "project list is invalidated:" in self.get("/?list=forgotten").text

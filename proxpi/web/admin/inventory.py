@@ -1,0 +1,393 @@
+"""The inventory: which projects are cached, with their files and pages, for the admin page.
+
+A snapshot is taken in a thread: of the eviction index, whose entries it reads while the reactor
+changes them, and of the heads of the stored pages. It is searched and paged on the reactor's
+thread, so it has the projects in each order already. Files are told apart by their names, which say
+the project; a file whose name says none counts for the project :data:`UNKNOWN`.
+
+Somebody who looks gets a new snapshot, unless that takes longer than :data:`PATIENCE`: then the one
+before, and meanwhile the new one is taken. Taking snapshots occupies a thread for a twentieth of
+the time at most, except that none is older than :data:`MAX_AGE`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from urllib.parse import unquote
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from proxpi.files import METADATA, SIGNATURE, IndexedFile
+from proxpi.index import FoundPage
+from proxpi.simple import ages, filenames, names
+from proxpi.single_flight import Flights, InThread, WaitTimeout
+
+#: The version of the documents.
+VERSION = 1
+#: Projects, or files, of one page of a list.
+PAGE_SIZE = 50
+#: Projects that are the most used, or the biggest.
+TOP = 10
+#: The project of files whose names say none. No project can have this name.
+UNKNOWN = "-"
+#: Seconds for which a request waits for a new snapshot, and after which one is too old in any case.
+PATIENCE, MAX_AGE = 1.0, 30.0
+#: Times the duration of taking a snapshot for which it is new.
+REST = 20.0
+
+Sort = Literal["name", "size", "used", "uses"]
+SORTS: tuple[Sort, ...] = get_args(Sort)
+PageState = Literal["fresh", "stale"]
+#: A cached file with its cache path.
+File: TypeAlias = tuple[str, IndexedFile]
+T = TypeVar("T")
+
+_SEPARATORS = re.compile("[-_.]+")
+
+
+class BeingCounted(Exception):
+    """The first snapshot is being taken: nothing is known of what is cached."""
+
+
+# The documents
+
+
+class ProjectRow(msgspec.Struct, frozen=True):
+    """A cached project.
+
+    :ivar files: how many files are cached; `bytes`: of these files; `uses`: of these files
+    :ivar last_used: when one of them was used last; ``None``: unknown, or there are none
+    :ivar state: of its pages: ``stale`` if one is; ``None``: there is none
+    :ivar indexes: whose pages of it are cached
+    """
+
+    project: str
+    files: int
+    bytes: int
+    uses: int
+    last_used: str | None
+    state: PageState | None
+    indexes: list[str]
+
+
+class ProjectList(msgspec.Struct, frozen=True):
+    """One page of the list of cached projects; `pages`: of the list; `total`: its projects."""
+
+    version: int
+    search: str
+    sort: Sort
+    page: int
+    pages: int
+    total: int
+    projects: list[ProjectRow]
+
+
+class CachedPage(msgspec.Struct, frozen=True):
+    """The page of one index; `confirmed`: when the index sent or confirmed it."""
+
+    index: str
+    state: PageState
+    confirmed: str | None
+
+
+class FileRow(msgspec.Struct, frozen=True):
+    """A cached file.
+
+    :ivar host: of its URL, as the folder in the cache folder is called
+    :ivar index: whose page lists it; ``None`` if no cached page does
+    :ivar verified: whether its bytes were compared with what its page says
+    """
+
+    file: str
+    bytes: int
+    uses: int
+    last_used: str | None
+    verified: bool
+    index: str | None
+    host: str
+
+
+class FileList(msgspec.Struct, frozen=True):
+    """One page of the list of a project's cached files; `row`: the project in sum."""
+
+    version: int
+    project: str
+    sort: Sort
+    page: int
+    pages: int
+    total: int
+    row: ProjectRow
+    cached_pages: list[CachedPage]
+    files: list[FileRow]
+
+
+class PageCounts(msgspec.Struct, frozen=True):
+    """The cached pages of one index."""
+
+    cached: int
+    fresh: int
+    stale: int
+
+
+# The snapshot
+
+
+@attrs.frozen
+class IndexTtl:
+    """An index, by its identity in the stores, with the seconds for which its pages are fresh."""
+
+    identity: str
+    name: str
+    ttl: float
+
+
+@attrs.define(eq=False)
+class Project:
+    """A cached project; `pages`: when the page of an index was confirmed, by name of index."""
+
+    name: str
+    files: list[File] = attrs.field(factory=list)
+    pages: dict[str, tuple[PageState, float]] = attrs.field(factory=dict)
+    size: int = 0
+    uses: int = 0
+    used_at: int = 0
+
+    @property
+    def row(self) -> ProjectRow:
+        states = [state for state, _ in self.pages.values()]
+        return ProjectRow(
+            project=self.name,
+            files=len(self.files),
+            bytes=self.size,
+            uses=self.uses,
+            last_used=moment(self.used_at),
+            state=None if not states else "stale" if "stale" in states else "fresh",
+            indexes=[*self.pages],
+        )
+
+
+@attrs.frozen(eq=False)
+class Snapshot:
+    """All cached projects, by name and in each order.
+
+    :ivar pages: what was found in the page store; `projects_of`: the projects by cache path
+    """
+
+    projects: Mapping[str, Project]
+    orders: Mapping[Sort, Sequence[Project]]
+    counts: Mapping[str, PageCounts]
+    pages: Mapping[str, FoundPage]
+    projects_of: Mapping[str, str]
+
+    @property
+    def most_used(self) -> list[ProjectRow]:
+        return [each.row for each in self.orders["uses"][:TOP] if each.uses]
+
+    @property
+    def biggest(self) -> list[ProjectRow]:
+        return [each.row for each in self.orders["size"][:TOP] if each.size]
+
+
+def project_of(path: str) -> str:
+    """Return the normalized name of the project of a cached file, by its cache path."""
+    return filenames.project_of(_listed_name(path)) or UNKNOWN
+
+
+def _listed_name(path: str) -> str:
+    """Return the name of a file, or of the file whose companion it is, by its cache path."""
+    return file_name(path).removesuffix(METADATA).removesuffix(SIGNATURE)
+
+
+def file_name(path: str) -> str:
+    """Return the name of a file as its page has it, by its cache path."""
+    return unquote(path.rpartition("/")[2])
+
+
+def moment(seconds: float) -> str | None:
+    """Write seconds since the epoch (RFC 3339); ``None`` for 0, and for what no calendar has."""
+    return ages.rfc3339(int(seconds)) if seconds else None
+
+
+def take(
+    files: Iterable[File],
+    pages: Mapping[str, FoundPage],
+    indexes: Sequence[IndexTtl],
+    now: float,
+    known: Mapping[str, str],
+) -> Snapshot:
+    """
+    Take a snapshot, in a thread.
+
+    :param pages: of projects, by name
+    :param now: seconds since the epoch
+    :param known: projects by cache path, of the snapshot before
+    """
+    projects: dict[str, Project] = {}
+    projects_of: dict[str, str] = {}
+    for path, file in files:
+        name = projects_of[path] = known.get(path) or project_of(path)
+        if (project := projects.get(name)) is None:
+            project = projects[name] = Project(name)
+        project.files.append((path, file))
+        project.size += file.size
+        project.uses += file.uses
+        project.used_at = max(project.used_at, file.used_at)
+    counts = {index.name: [0, 0] for index in indexes}
+    for name, found in pages.items():
+        for index in indexes:
+            if (confirmed := found.pages.get(index.identity)) is not None:
+                fresh = confirmed <= now < confirmed + index.ttl
+                if (project := projects.get(name)) is None:
+                    project = projects[name] = Project(name)
+                project.pages[index.name] = "fresh" if fresh else "stale", confirmed
+                counts[index.name][not fresh] += 1
+    by_name = sorted(projects.values(), key=lambda each: each.name)
+    orders: dict[Sort, Sequence[Project]] = {
+        "name": by_name,
+        "size": sorted(by_name, key=lambda each: -each.size),
+        "used": sorted(by_name, key=lambda each: -each.used_at),
+        "uses": sorted(by_name, key=lambda each: -each.uses),
+    }
+    page_counts = {
+        name: PageCounts(fresh + stale, fresh, stale) for name, (fresh, stale) in counts.items()
+    }
+    return Snapshot(projects, orders, page_counts, pages, projects_of)
+
+
+def sort_of(text: str) -> Sort:
+    """Return the order that a query names, or the default."""
+    return text if text in SORTS else "name"
+
+
+def paged(rows: Sequence[T], page: int) -> tuple[int, int, Sequence[T]]:
+    """Return a page of a list, as its number, how many there are, and its rows.
+
+    A number that is too small or too large is that of the first page, or of the last.
+    """
+    pages = max(1, math.ceil(len(rows) / PAGE_SIZE))
+    page = max(1, min(page, pages))
+    return page, pages, rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+
+
+def find_projects(snapshot: Snapshot, search: str, sort: Sort, page: int) -> ProjectList:
+    """Return a page of the projects whose names contain a text, in any spelling of names."""
+    text = search.strip()
+    part = _SEPARATORS.sub("-", text).lower()
+    found = snapshot.orders[sort]
+    if part:
+        found = [each for each in found if part in each.name]
+    page, pages, rows = paged(found, page)
+    listed = [each.row for each in rows]
+    return ProjectList(VERSION, text, sort, page, pages, len(found), listed)
+
+
+_FILE_ORDERS: Mapping[Sort, Callable[[File], Any]] = {
+    "name": lambda each: file_name(each[0]),
+    "size": lambda each: -each[1].size,
+    "used": lambda each: -each[1].used_at,
+    "uses": lambda each: -each[1].uses,
+}
+
+
+def list_files(project: Project, sort: Sort, page: int) -> tuple[int, int, Sequence[File]]:
+    """Return a page of the files of a project, as :func:`paged` does; in a thread."""
+    files = sorted(project.files, key=_FILE_ORDERS["name"])
+    return paged(sorted(files, key=_FILE_ORDERS[sort]), page)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Inventory:
+    """Takes the snapshots, and reads the lists from them.
+
+    :ivar cached_files: gives them quickly; `stored_pages`: finds them in a thread, given those that
+        were found before
+    :ivar origins: gives the indexes whose pages of a project list some files, by file name
+    :ivar wall: gives the seconds since the epoch
+    """
+
+    _cached_files: Callable[[], list[File]]
+    _stored_pages: Callable[[Mapping[str, FoundPage]], Mapping[str, FoundPage]]
+    _origins: Callable[[str, Collection[str]], Deferred[dict[str, str]]]
+    _indexes: Sequence[IndexTtl]
+    _clock: IReactorTime
+    _wall: Callable[[], float]
+    _in_thread: InThread
+    _flights: Flights[None, Snapshot] = attrs.field(init=False)
+    _latest: Snapshot | None = attrs.field(init=False, default=None)
+    # The clock's seconds until which the latest one is new.
+    _new_until: float = attrs.field(init=False, default=-math.inf)
+
+    def __attrs_post_init__(self) -> None:
+        self._flights = Flights(self._clock)
+
+    async def snapshot(self) -> Snapshot:
+        """Return a new snapshot, or the latest; raises :exc:`BeingCounted` if there is none."""
+        now = self._clock.seconds()
+        if self._latest is not None and now < self._new_until:
+            return self._latest
+        try:
+            return await self._flights.join(None, self._take).wait(now + PATIENCE)
+        except WaitTimeout:
+            if self._latest is None:
+                raise BeingCounted from None
+            return self._latest
+
+    async def projects(self, search: str, sort: Sort, page: int) -> ProjectList:
+        """Return a page of the cached projects."""
+        return find_projects(await self.snapshot(), search, sort, page)
+
+    async def files(self, name: str, sort: Sort, page: int) -> FileList | None:
+        """
+        Return a page of the files of a project; ``None`` if nothing of it is cached.
+
+        :param name: as a person writes it, or :data:`UNKNOWN`
+        """
+        snapshot = await self.snapshot()
+        name = names.normalize(name) or UNKNOWN
+        if (project := snapshot.projects.get(name)) is None:
+            return None
+        page, pages, shown = await self._in_thread(partial(list_files, project, sort, page))
+        origins = await self._origins(name, {_listed_name(path) for path, _ in shown})
+        rows = [
+            FileRow(
+                file=file_name(path),
+                bytes=file.size,
+                uses=file.uses,
+                last_used=moment(file.used_at),
+                verified=file.verified is not None,
+                index=origins.get(_listed_name(path)),
+                host=path.partition("/")[0],
+            )
+            for path, file in shown
+        ]
+        cached_pages = [
+            CachedPage(index, state, moment(confirmed))
+            for index, (state, confirmed) in project.pages.items()
+        ]
+        total = len(project.files)
+        return FileList(VERSION, name, sort, page, pages, total, project.row, cached_pages, rows)
+
+    async def _take(self) -> Snapshot:
+        began, now, files, latest = (
+            self._clock.seconds(),
+            self._wall(),
+            self._cached_files(),
+            self._latest,
+        )
+        found = latest.pages if latest is not None else {}
+        known = latest.projects_of if latest is not None else {}
+
+        def work() -> Snapshot:
+            return take(files, self._stored_pages(found), self._indexes, now, known)
+
+        self._latest = await self._in_thread(work)
+        ended = self._clock.seconds()
+        self._new_until = ended + min(MAX_AGE, REST * (ended - began))
+        return self._latest

@@ -1,0 +1,471 @@
+"""The statistics: the document that ``/stats`` sends as JSON, and that the admin page renders.
+
+``docs/stats.rst`` describes the document. Times are texts (RFC 3339, UTC), durations seconds, sizes
+bytes. The parts of proxpi give their own values; here they get the names of the document. The state
+of proxpi is a pure function of these values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import attrs
+import msgspec
+
+from proxpi import __version__, metrics, quantities
+from proxpi.config import InForce
+from proxpi.files import CacheDir
+from proxpi.history import History
+from proxpi.history import Series as Slots
+from proxpi.index import IndexStatus
+from proxpi.metrics import Totals
+from proxpi.problems import Problem
+from proxpi.web.admin.inventory import (
+    BeingCounted,
+    Inventory,
+    PageCounts,
+    ProjectRow,
+    Snapshot,
+    file_name,
+    moment,
+)
+
+#: The version of the document: of another one, names differ or mean something else.
+VERSION = 1
+#: Seconds of the periods of the traffic.
+NOW, DAY, MONTH = 300.0, 86_400.0, 30 * 86_400.0
+#: Seconds for which a problem is part of the state.
+RECENT = 600.0
+
+Level = Literal["ok", "degraded", "failing"]
+T = TypeVar("T")
+
+
+# The document
+
+
+class Process(msgspec.Struct, frozen=True):
+    """The process; `memory_bytes`: in use (RSS), ``None`` where the system does not tell."""
+
+    version: str
+    started: str | None
+    uptime_seconds: float
+    memory_bytes: int | None
+
+
+class State(msgspec.Struct, frozen=True):
+    """Whether proxpi serves, as a level and in words."""
+
+    level: Level
+    sentence: str
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """The traffic of a period; `hit_ratio`: ``None`` without requests."""
+
+    requests: int
+    from_cache: int
+    errors: int
+    hit_ratio: float | None
+    sent_bytes: int
+    saved_bytes: int
+    saved_seconds: float
+    received_bytes: int
+    upstream_requests: int
+
+
+class Periods(msgspec.Struct, frozen=True):
+    """The traffic of the last 5 minutes, 24 hours and 30 days."""
+
+    now: Traffic
+    day: Traffic
+    month: Traffic
+
+
+class Series(msgspec.Struct, frozen=True):
+    """The traffic of consecutive steps; the last one is not over."""
+
+    step_seconds: int
+    start: str | None
+    requests: list[int]
+    from_cache: list[int]
+    saved_bytes: list[int]
+    saved_seconds: list[float]
+    errors: list[int]
+
+
+class Charts(msgspec.Struct, frozen=True):
+    """The last 24 hours in steps of 5 minutes, and the last 30 days in steps of an hour."""
+
+    day: Series
+    month: Series
+
+
+class IndexRow(msgspec.Struct, frozen=True):
+    """An index; `pages`: ``None`` while the cached pages are being counted."""
+
+    name: str
+    url: str
+    kind: str
+    state: str
+    failing_since: str | None
+    error: str | None
+    next_try: str | None
+    latency_seconds: float | None
+    ttl_seconds: float
+    pages: PageCounts | None
+
+
+class ViewRow(msgspec.Struct, frozen=True):
+    """A view with the names of its indexes in order of precedence."""
+
+    name: str
+    indexes: Sequence[str]
+
+
+class DownloadRow(msgspec.Struct, frozen=True):
+    """A download under way; `size`: ``None`` if it is unknown; `waiting`: clients."""
+
+    project: str
+    file: str
+    index: str
+    size: int | None
+    arrived: int
+    bytes_per_second: float
+    waiting: int
+    started: str | None
+    background: bool
+
+
+class Prefetching(msgspec.Struct, frozen=True):
+    """Requests ahead of those of clients; `under_way`: for which projects."""
+
+    under_way: list[str]
+    sent: int
+    used: int
+    wasted: int
+
+
+class ProblemRow(msgspec.Struct, frozen=True):
+    """A problem: what happened, what follows from it, and what to do."""
+
+    text: str
+    consequence: str
+    remedy: str
+    count: int
+    first: str | None
+    last: str | None
+
+
+class EvictedRow(msgspec.Struct, frozen=True):
+    """A file that was evicted."""
+
+    file: str
+    bytes: int
+    at: str | None
+
+
+class Cache(msgspec.Struct, frozen=True):
+    """The cache folder; `evicted`: files since the start."""
+
+    folder: str
+    used_bytes: int
+    capacity_bytes: int
+    files: int
+    evicted: int
+    last_evicted: list[EvictedRow]
+    most_used: list[ProjectRow]
+    biggest: list[ProjectRow]
+
+
+class SettingRow(msgspec.Struct, frozen=True):
+    """A setting in force, without secrets."""
+
+    variable: str
+    value: str
+    source: str
+
+
+class Document(msgspec.Struct, frozen=True):
+    """All statistics."""
+
+    version: int
+    proxpi: Process
+    state: State
+    traffic: Periods
+    history: Charts
+    indexes: list[IndexRow]
+    views: list[ViewRow]
+    downloads: list[DownloadRow]
+    prefetching: Prefetching
+    problems: list[ProblemRow]
+    cache: Cache
+    excluded: list[dict[str, str | None]]
+    advisories: dict[str, Any] | None
+    settings: list[SettingRow]
+
+
+# The parts that give values
+
+
+class DownloadStatus(Protocol):
+    """A download under way; see :class:`DownloadRow`. `started`: seconds since the epoch."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def filename(self) -> str: ...
+    @property
+    def index(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def arrived(self) -> int: ...
+    @property
+    def bytes_per_second(self) -> float: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def background(self) -> bool: ...
+
+
+class StatusOfIndex(Protocol):
+    """An index that tells its status."""
+
+    def status(self) -> IndexStatus: ...
+
+
+class View(Protocol):
+    """A view of the configuration."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def indexes(self) -> Sequence[str]: ...
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Statistics:
+    """Makes the document.
+
+    :ivar downloads: gives those under way; `prefetching`: the projects of requests under way
+    :ivar excluded: gives the excluded files, as :meth:`proxpi.rules.Exclusions.as_json`
+    :ivar advisories: gives the status of the advisories, if they count
+    :ivar started: when the process was started: the clock's seconds
+    :ivar seconds: gives the clock's seconds; `wall`: those since the epoch
+    """
+
+    indexes: Sequence[StatusOfIndex]
+    views: Sequence[View]
+    settings: Sequence[InForce]
+    history: History
+    inventory: Inventory
+    cache_dir: CacheDir
+    problems: Iterable[Problem]
+    downloads: Callable[[], Iterable[DownloadStatus]]
+    prefetching: Callable[[], Iterable[str]]
+    excluded: Callable[[], list[dict[str, str | None]]]
+    advisories: Callable[[], dict[str, Any]] | None
+    started: float
+    seconds: Callable[[], float]
+    wall: Callable[[], float]
+
+    async def document(self) -> Document:
+        """Make the document as of now; the inventory may be older."""
+        snapshot = None
+        with suppress(BeingCounted):
+            snapshot = await self.inventory.snapshot()
+        wall, uptime = self.wall(), self.seconds() - self.started
+        windows = [self.history.window(span) for span in (NOW, DAY, MONTH)]
+        statuses = [index.status() for index in self.indexes]
+        problems = list(self.problems)
+        return Document(
+            version=VERSION,
+            proxpi=Process(__version__, moment(wall - uptime), round(uptime, 3), memory()),
+            state=state(
+                statuses,
+                writable=self.cache_dir.writable,
+                problems=sum(wall - each.last < RECENT for each in problems),
+                day=windows[1],
+            ),
+            traffic=Periods(*map(_traffic, windows)),
+            history=Charts(
+                _series(self.history.series("day")), _series(self.history.series("month"))
+            ),
+            indexes=[_index(each, snapshot) for each in statuses],
+            views=[ViewRow(each.name, each.indexes) for each in self.views],
+            downloads=[_download(each) for each in self.downloads()],
+            prefetching=_prefetching(self.prefetching()),
+            problems=[_problem(each) for each in problems],
+            cache=_cache(self.cache_dir, snapshot),
+            excluded=self.excluded(),
+            advisories=self.advisories() if self.advisories is not None else None,
+            settings=[SettingRow(each.variable, each.value, each.source) for each in self.settings],
+        )
+
+
+def memory() -> int | None:
+    """Return the bytes of memory that the process uses; ``None`` where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def state(indexes: Sequence[IndexStatus], *, writable: bool, problems: int, day: Totals) -> State:
+    """
+    Say whether proxpi serves.
+
+    ====================================  ========  ==============================================
+    Situation                             Level     The sentence begins
+    ====================================  ========  ==============================================
+    all indexes respond                   ok        Serving; 2 of 2 indexes reachable
+    none was asked yet                    ok        Serving; no index was asked yet
+    ``PROXPI_OFFLINE``                    ok        Serving what is cached; offline
+    an index of several fails             degraded  Serving; 1 of 2 indexes reachable (own fails)
+    the cache folder refuses files        degraded  … ; the cache folder cannot be written
+    another problem in the last minutes   degraded  … ; 1 problem in the last 10 minutes
+    all indexes fail                      failing   Serving only what is cached; no index is
+                                                    reachable
+    ====================================  ========  ==============================================
+
+    :param writable: whether the cache folder took the last file
+    :param problems: how many there were in the last minutes
+    """
+    failing = [each.name for each in indexes if each.state == "failing"]
+    level: Level = "ok"
+    if failing or problems or not writable:
+        level = "failing" if failing and len(failing) == len(indexes) else "degraded"
+    parts = list(_reachable(indexes, failing))
+    if not writable:
+        parts.append("the cache folder cannot be written")
+    elif problems and not failing:
+        parts.append(f"{problems} problem{'s' * (problems != 1)} in the last 10 minutes")
+    if day.requests:
+        ratio = quantities.percent(day.from_cache / day.requests)
+        parts.append(f"{ratio} of requests from the cache in the last 24 hours")
+    if day.saved_bytes:
+        parts.append(f"{quantities.size(day.saved_bytes)} not downloaded")
+    return State(level, "; ".join(parts))
+
+
+def _reachable(indexes: Sequence[IndexStatus], failing: Sequence[str]) -> Iterator[str]:
+    states = [each.state for each in indexes]
+    number, unknown = len(states), states.count("unknown")
+    fails = f"{', '.join(failing)} fail{'s' * (len(failing) == 1)}"
+    if failing and len(failing) == number:
+        yield "Serving only what is cached"
+        yield "no index is reachable" if number > 1 else "the index is not reachable"
+    elif "offline" in states:
+        yield "Serving what is cached"
+        yield "offline"
+        if failing:
+            yield fails
+    else:
+        yield "Serving"
+        if unknown == number:
+            yield "no index was asked yet" if number > 1 else "the index was not asked yet"
+        elif number == 1:
+            yield "the index is reachable"
+        else:
+            also = f" ({fails})" if failing else ""
+            asked = f", {unknown} not asked yet" if unknown else ""
+            yield f"{number - unknown - len(failing)} of {number} indexes reachable{also}{asked}"
+
+
+def _traffic(totals: Totals) -> Traffic:
+    return Traffic(
+        requests=int(totals.requests),
+        from_cache=int(totals.from_cache),
+        errors=int(totals.errors),
+        hit_ratio=round(totals.from_cache / totals.requests, 4) if totals.requests else None,
+        sent_bytes=int(totals.sent_bytes),
+        saved_bytes=int(totals.saved_bytes),
+        saved_seconds=round(totals.saved_seconds, 3),
+        received_bytes=int(totals.received_bytes),
+        upstream_requests=int(totals.upstream_requests),
+    )
+
+
+def _series(slots: Slots) -> Series:
+    return Series(
+        step_seconds=slots.step,
+        start=moment(slots.start),
+        requests=[int(each.requests) for each in slots.rows],
+        from_cache=[int(each.from_cache) for each in slots.rows],
+        saved_bytes=[int(each.saved_bytes) for each in slots.rows],
+        saved_seconds=[round(each.saved_seconds, 3) for each in slots.rows],
+        errors=[int(each.errors) for each in slots.rows],
+    )
+
+
+def _index(status: IndexStatus, snapshot: Snapshot | None) -> IndexRow:
+    return IndexRow(
+        name=status.name,
+        url=status.url,
+        kind=status.kind,
+        state=status.state,
+        failing_since=moment(status.failing_since or 0),
+        error=status.error,
+        next_try=moment(status.next_try or 0),
+        latency_seconds=status.latency,
+        ttl_seconds=status.ttl,
+        pages=snapshot.counts.get(status.name) if snapshot is not None else None,
+    )
+
+
+def _download(status: DownloadStatus) -> DownloadRow:
+    return DownloadRow(
+        project=status.project,
+        file=status.filename,
+        index=status.index,
+        size=status.size,
+        arrived=status.arrived,
+        bytes_per_second=round(status.bytes_per_second, 1),
+        waiting=status.waiting,
+        started=moment(status.started),
+        background=status.background,
+    )
+
+
+def _prefetching(under_way: Iterable[str]) -> Prefetching:
+    sent, used, wasted = (
+        int(metrics.PREFETCH_REQUESTS.labels(outcome).value)
+        for outcome in ("sent", "used", "wasted")
+    )
+    return Prefetching(sorted(set(under_way)), sent, used, wasted)
+
+
+def _problem(problem: Problem) -> ProblemRow:
+    return ProblemRow(
+        text=problem.text,
+        consequence=problem.consequence,
+        remedy=problem.remedy,
+        count=problem.count,
+        first=moment(problem.first),
+        last=moment(problem.last),
+    )
+
+
+def _cache(cache_dir: CacheDir, snapshot: Snapshot | None) -> Cache:
+    quota = cache_dir.quota
+    return Cache(
+        folder=os.fsencode(cache_dir.folder).decode("utf-8", "backslashreplace"),
+        used_bytes=quota.used,
+        capacity_bytes=quota.capacity,
+        files=len(quota.eviction_index),
+        evicted=int(metrics.EVICTED.value),
+        last_evicted=[
+            EvictedRow(file_name(each.path), each.size, moment(each.at))
+            for each in quota.last_evicted
+        ],
+        most_used=snapshot.most_used if snapshot is not None else [],
+        biggest=snapshot.biggest if snapshot is not None else [],
+    )
