@@ -34,7 +34,31 @@ _DISK_REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
 }
+_BROKEN = "have the file checked where it lies; a proxy on the way may change it"
+#: By the kinds of :class:`proxpi.upstream.UpstreamFailed`.
+_REMEDIES = {
+    "connection": "check that it runs, its URL and the network",
+    "dns": "check the name of its host, and the name servers of this machine",
+    "timeout": "check the network; PROXPI_CONNECT_TIMEOUT and PROXPI_READ_TIMEOUT allow more time",
+    "tls": "check its certificate, PROXPI_CA_BUNDLE and PROXPI_CLIENT_CERT",
+    "proxy": "check the forward proxy that HTTP_PROXY and HTTPS_PROXY name, or NO_PROXY",
+    "blocked": "name its host in PROXPI_ALLOW_HOSTS if that is wanted",
+    "credentials": "check user and password in its URL, or in netrc",
+    "rate_limited": "let fewer clients use the address of this machine, or wait",
+    "server_error": "wait, or tell who runs it",
+    "status": "check its URL",
+    "invalid": "check that its URL is the root of an index (PROXPI_INDEX_URL)",
+    "cut": "check the network, and proxies on the way",
+    "page": "check for a page of a login or a proxy at the URL of the file",
+    "encoded": "check for a proxy on the way that compresses files",
+    **dict.fromkeys(("hash", "length", "changed", "empty"), _BROKEN),
+}
 _log = Logger(namespace="proxpi.problems")
+
+
+def remedy(kind: str) -> str:
+    """Return the remedy for an upstream that failed so; empty if none is known."""
+    return _REMEDIES.get(kind, "")
 
 
 def disk_remedy(error: OSError) -> str:
@@ -64,7 +88,7 @@ class Problems:
     """
 
     _seconds: Callable[[], float]
-    _wall: Callable[[], float]
+    wall: Callable[[], float]
     # By key, in the order of their last note.
     _known: dict[Hashable, Problem] = attrs.field(init=False, factory=dict)
     # When each was last logged, and its count then.
@@ -84,7 +108,7 @@ class Problems:
         level: LogLevel = LogLevel.warn,
     ) -> bool:
         """Note a problem; return whether it was logged."""
-        now, wall = self._seconds(), self._wall()
+        now, wall = self._seconds(), self.wall()
         text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
         with self._lock:
             old = self._known.pop(key, None)

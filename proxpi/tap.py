@@ -180,8 +180,10 @@ def build(
         View(each.name, tuple(by_name[name] for name in each.indexes), members)
         for each in settings.views
     ]
-    deny_files = DenyFiles.open(settings.rules.deny_files, reactor, resources.reads)
-    advisories = _advisories(settings, reactor, upstream_for, netrc, cache_dir.own, resources, wall)
+    deny_files = DenyFiles.open(settings.rules.deny_files, reactor, resources.reads, problems)
+    advisories = _advisories(
+        settings, reactor, upstream_for, netrc, cache_dir.own, problems, resources, wall
+    )
     rules = Rules(settings.rules, deny_files, advisories)
     exclusions = Exclusions(rules, wall)
     page_store = PageStore(cache_dir.own / "pages", reactor, problems=problems)
@@ -191,6 +193,7 @@ def build(
         wall=wall,
         store=page_store,
         in_thread=in_thread,
+        problems=problems,
         rules=rules,
         exclusions=exclusions,
         changed=response_cache.invalidate,
@@ -201,6 +204,7 @@ def build(
         clock=reactor,
         store=ListStore(cache_dir.own / "projects", reactor),
         in_thread=resources.pages,
+        problems=problems,
     )
 
     def totals() -> metrics.Totals:
@@ -508,7 +512,7 @@ def _members(
             upstream=upstream,
             in_thread=in_thread,
             breakers=breakers,
-            root=Root(stated.url, upstream, clock),
+            root=Root(stated.url, upstream, clock, problems),
         )
 
     return Members([Member(index(each), each.projects, each.owns) for each in settings.indexes])
@@ -520,6 +524,7 @@ def _advisories(
     upstream_for: Callable[..., UpstreamClient],
     netrc: Netrc,
     own: Path,
+    problems: Problems,
     resources: Resources,
     wall: Callable[[], float],
 ) -> Advisories | None:
@@ -541,6 +546,7 @@ def _advisories(
         store=AdvisoryStore(own / "advisories", feed.url),
         clock=clock,
         in_thread=Share(resources.pages, 1),
+        problems=problems,
         excepted=frozenset(rules.advisories_except),
         wall=wall,
     )

@@ -37,6 +37,7 @@ from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.index_status import IndexStatus, status_of
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore
+from proxpi.problems import Problems
 from proxpi.simple import caching, model, parse, urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import (
@@ -90,6 +91,7 @@ class Root:
     url: str = attrs.field(repr=urls.public)
     _upstream: UpstreamClient
     _clock: IReactorTime
+    _problems: Problems
     has_served: bool = False
     _status: int | None = None
     _requested_at: float = float("-inf")
@@ -131,11 +133,13 @@ class Root:
             return
         await self.request_if_unknown()
         if self._absent is not None and self._status in (404, 410):
-            _log.warn(
-                "{url} answers {status}, and so do its first pages: is it the root of an index? "
-                "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
-                url=urls.loggable(self.url),
-                status=self._status,
+            url = urls.loggable(self.url)
+            self._problems.note(
+                ("root", url),
+                f"{url} answers {self._status}, and so do its first pages: is it the root of an "
+                "index?",
+                "clients get 404",
+                "check its URL (PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
             )
         self._absent = None
 
@@ -353,7 +357,7 @@ class IndexClient:
             # An end that was not announced may have been none.
             raise UpstreamFailed(response.url, error.reason, temporary=not ended) from error
         if not ended and not parse.is_whole(body):
-            raise UpstreamFailed(response.url, "the answer was cut short")
+            raise UpstreamFailed(response.url, "the answer was cut short", kind="cut")
         return IndexPage(project, model.encode(project))
 
     async def _read_list(
@@ -387,12 +391,6 @@ class IndexClient:
         part = ContentRange.of(response)
         if response.status in (200, 203) or (part and part.stop == part.size == response.length):
             return
-        if response.status in (401, 403):
-            _log.error(
-                "credentials rejected by {url} (status {status})",
-                url=urls.loggable(response.url),
-                status=response.status,
-            )
         raise response.status_error()
 
 

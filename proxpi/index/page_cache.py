@@ -78,7 +78,9 @@ class PageCache:
 
     def __attrs_post_init__(self) -> None:
         entries = self._entries
-        self._revalidation = Revalidation(entries.clock, _request, entries.store_responses)
+        self._revalidation = Revalidation(
+            entries.clock, entries.problems, _request, entries.store_responses
+        )
 
     def ready(
         self, name: str, serialization: Serialization, compressed: bool, *, refresh: bool = False

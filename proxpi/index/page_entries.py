@@ -36,6 +36,7 @@ from proxpi.index.representations import (
 )
 from proxpi.index.revalidation import Entry
 from proxpi.index.sources import Index, Sources
+from proxpi.problems import Problems
 from proxpi.rules import Exclusions, Rules, states_times
 from proxpi.simple import FileEntry, FileExcluded, ListedFile, model
 from proxpi.single_flight import Flights, InThread
@@ -92,6 +93,7 @@ class PageEntries:
     wall: Callable[[], float]
     _store: PageStore
     in_thread: InThread
+    problems: Problems
     rules: Rules
     _exclusions: Exclusions
     changed: Callable[[str | None], object] = lambda _: None

@@ -21,7 +21,6 @@ from shutil import rmtree
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from proxpi.index import list_store
 from proxpi.index.index_response import IndexResponse, StoredResponse
@@ -29,6 +28,7 @@ from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.representations import Representation
 from proxpi.index.revalidation import Decision, Entry, Revalidation, Status, Targets
 from proxpi.index.sources import Index, View
+from proxpi.problems import Problems
 from proxpi.simple import NotListed, Serialization
 from proxpi.single_flight import Flights, InThread
 
@@ -36,8 +36,6 @@ from proxpi.single_flight import Flights, InThread
 ROOT = ""
 #: Seconds for which no list is fetched after one could not be written.
 UNWRITABLE_TIME = 60.0
-
-_log = Logger(namespace="proxpi.index")
 
 
 class NoSuchList(NotListed):
@@ -85,6 +83,7 @@ class ListEntries:
     clock: IReactorTime
     _store: ListStore
     _in_thread: InThread
+    problems: Problems
     current: ListEntry | None = attrs.field(init=False, default=None)
     _loads: Flights[None, None] = attrs.field(init=False)
     # Whether a DELETE came while the list was unloaded.
@@ -171,7 +170,8 @@ class ListEntries:
                 for each in changed:
                     self._store.save(*each, current=lambda: self.current is entry)
             except OSError as error:
-                _log.error("the project list cannot be stored: {error}", error=error)
+                consequence = "the project list is requested again after a restart"
+                self.problems.note_disk(error, self._store.folder, consequence)
 
         await self._in_thread(save)
 
@@ -237,7 +237,9 @@ class ProjectListCache:
 
     def __attrs_post_init__(self) -> None:
         entries = self._entries
-        self._revalidation = Revalidation(entries.clock, entries.request, entries.store_responses)
+        self._revalidation = Revalidation(
+            entries.clock, entries.problems, entries.request, entries.store_responses
+        )
 
     def ready(
         self, serialization: Serialization, compressed: bool, *, refresh: bool = False

@@ -28,6 +28,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from enum import Enum
 from functools import partial
 from itertools import count
@@ -37,12 +38,14 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from proxpi.index.breaker import Breakers, State
 from proxpi.index.index_response import IndexResponse, StoredResponse
 from proxpi.index.representations import StoredPageLost
 from proxpi.index.sources import Index, Sources
+from proxpi.problems import Problems, disk_remedy, remedy
+from proxpi.simple import ages
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settled
 
@@ -224,6 +227,7 @@ class Revalidation(Generic[E]):
     """
 
     _clock: IReactorTime
+    _problems: Problems
     _request: Callable[[Index, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
     _store: Callable[[E, dict[Index, StoredResponse], Mapping[Index, Any]], Awaitable[None]]
 
@@ -288,7 +292,13 @@ class Revalidation(Generic[E]):
             if isinstance(failure, CancelledError | StoredPageLost) or not entry.usable(sources):
                 raise
             if isinstance(failure, OSError):
-                _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)
+                self._problems.note(
+                    ("disk", "response"),
+                    f"the {entry.title} cannot be written: {failure}",
+                    self._stale(entry, sources),
+                    disk_remedy(failure),
+                    LogLevel.error,
+                )
             else:
                 _log.failure("{what}: an error of proxpi's own", what=entry.title)
             error = UpstreamFailed(sources.indexes[0].url, "its response cannot be stored")
@@ -376,17 +386,35 @@ class Revalidation(Generic[E]):
             if not trial or index.breakers.refusal(entry.name):
                 entry.requests.detach(index)
                 error = index.timeout_error(entry.name, flight.started)
-                self._note_failure(entry, index, error, flight.started)
+                if self._note_failure(entry, index, error, flight.started):
+                    self._note_problem(entry, index, sources, error)
         return error
 
-    def _note_failure(self, entry: E, index: Index, error: UpstreamFailed, since: float) -> None:
+    def _note_failure(self, entry: E, index: Index, error: UpstreamFailed, since: float) -> bool:
+        """Note a failure, unless a later request has succeeded; return whether it counts."""
         response = entry.responses.get(index)
         if isinstance(error, Offline) or (response is not None and response.requested_at > since):
-            return  # a later request has succeeded
+            return False
         entry.forced = False
-        if not index.breakers.is_failing(entry.name):
-            _log.warn("{what}: {error}", what=entry.title, name=entry.name, error=error.copy())
         index.breakers.failed(entry.name, error, since)
+        return True
+
+    def _note_problem(
+        self, entry: E, index: Index, sources: Sources, error: UpstreamFailed
+    ) -> None:
+        """Note that the last try has failed, and what clients get."""
+        consequence = f"clients get {503 if error.temporary else 502}"
+        if entry.usable(sources):
+            consequence = self._stale(entry, sources)
+        elif entry.queue.background:
+            consequence = "no client waits for it"
+        key, text = ("index", index.name, error.kind), f"index {index.name}: {error}"
+        if self._problems.note(key, text, consequence, remedy(error.kind)):
+            index.breakers.note_logged()
+
+    def _stale(self, entry: E, sources: Sources) -> str:
+        then = datetime.fromtimestamp(self._problems.wall() - entry.age(sources))
+        return f"the stale {entry.title}, of {then:%Y-%m-%d %H:%M}, is served"
 
     async def _revalidate(self, entry: E, sources: Sources, targets: Targets) -> Status:
         entry.progress.begin()
@@ -419,6 +447,7 @@ class Revalidation(Generic[E]):
     ) -> tuple[Index, IndexResponse[Any]]:
         """Request an entry from one index, unless a breaker refuses it for the stale page."""
         trial, last, usable = False, entry.responses.get(index), entry.usable(sources)
+        counts = False
         if usable and not entry.forced:
             # A client that wants a file that the stale page does not list is not helped by it.
             refresh = targets == "refresh" and self._may_request(entry, index)
@@ -426,12 +455,12 @@ class Revalidation(Generic[E]):
         tries = TRIAL_TRIES if trial else STALE_TRIES if usable else COLD_TRIES
 
         async def request() -> IndexResponse[Any]:
-            nonlocal last
+            nonlocal last, counts
             since = self._clock.seconds()
             try:
                 return await self._request(index, entry, last)
             except UpstreamFailed as error:
-                self._note_failure(entry, index, error, since)
+                counts = self._note_failure(entry, index, error, since)
                 # Some servers fail because of the validators: a retry is without them.
                 last = last and last.without_validators()
                 raise
@@ -457,9 +486,16 @@ class Revalidation(Generic[E]):
             response = await requesting
         except CancelledError:
             raise index.timeout_error(entry.name, began) from None
+        except UpstreamFailed as error:
+            if counts:
+                self._note_problem(entry, index, sources, error)
+            raise
         finally:
             entry.pending.remove(index)
-        index.breakers.succeeded(entry.name)
+        ended = index.breakers.succeeded(entry.name)
+        if ended is not None and ended.logged:
+            lasted = ages.describe(self._clock.seconds() - ended.since)
+            _log.info("index {name} responds again after {time}", name=index.name, time=lasted)
         return index, response
 
 

@@ -35,10 +35,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi import atomic_files, metrics
+from proxpi.problems import Problems, disk_remedy, remedy
 from proxpi.rules import osv
 from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed, Validators
 from proxpi.rules.advisory_store import AdvisoryStore, AllValidators, Copy
 from proxpi.rules.osv import Advisory, FeedDamaged, Listing, Record
+from proxpi.simple import ages
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed, all_settled
 
@@ -72,6 +74,7 @@ class Advisories:
     _store: AdvisoryStore
     _clock: IReactorTime
     _in_thread: InThread
+    _problems: Problems
     _excepted: frozenset[str] = frozenset()
     wall: Callable[[], float] = time.time
     changed: list[Callable[[Collection[str]], object]] = attrs.field(init=False, factory=list)
@@ -139,7 +142,7 @@ class Advisories:
             _log.info(
                 "advisories: {entries} entries, {age} old",
                 entries=len(self.copy.records),
-                age=_length(self.age),
+                age=ages.describe(self.age or 0.0),
             )
         if not self._feed.offline:
             self._running = Deferred.fromCoroutine(self._run())
@@ -171,17 +174,18 @@ class Advisories:
             await deferLater(self._clock, pause * random.uniform(1.0, 1.1))
 
     def _failed(self, error: Exception, failures: int) -> float:
-        """Log a failure, unless the last refresh failed too; return the seconds of the pause."""
+        """Note a failure; return the seconds of the pause."""
         if not isinstance(error, _FAILURES):
             _log.failure("advisories cannot be refreshed")
-        elif self._error is None:
-            age = self.age
-            _log.warn(
-                "advisories cannot be refreshed: {error}; {used}",
-                error=error,
-                used="files are served without them"
-                if age is None
-                else f"those of {_length(age)} ago are used",
+        else:
+            used = "files are served without them"
+            if (age := self.age) is not None:
+                used = f"those of {ages.describe(age)} ago are used"
+            self._problems.note(
+                ("advisories", "feed"),
+                f"advisories cannot be refreshed: {error}",
+                used,
+                remedy(error.kind) if isinstance(error, UpstreamFailed) else "",
             )
         self._error = str(error) or repr(error)
         retry_after = error.retry_after if isinstance(error, UpstreamFailed) else None
@@ -343,9 +347,11 @@ class Advisories:
             self._stored, self._time_stored, self._writable = True, checked_at, True
         except OSError as error:
             if self._writable:
-                _log.warn(
-                    "advisories cannot be stored, and are read again after a restart: {error}",
-                    error=error,
+                self._problems.note(
+                    ("advisories", "disk"),
+                    f"advisories cannot be stored: {error}",
+                    "they are read again after a restart",
+                    disk_remedy(error),
                 )
             self._writable = False
 
@@ -357,16 +363,3 @@ def _newest(records: Mapping[str, Record], found: Iterable[Record]) -> dict[str,
         if record.id not in newest or newest[record.id].modified <= record.modified:
             newest[record.id] = record
     return newest
-
-
-def _length(seconds: float | None) -> str:
-    """
-    Write a time span for a log.
-
-    >>> _length(7300.0)
-    '2 hours'
-    """
-    for length, unit in ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds is not None and seconds >= 2 * length:
-            return f"{int(seconds / length)} {unit}"
-    return f"{int(seconds or 0)} seconds"

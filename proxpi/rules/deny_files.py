@@ -25,8 +25,9 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
+from proxpi.problems import Problems
 from proxpi.simple import Selector, printable, selector, selectors
 from proxpi.single_flight import InThread
 from proxpi.values import SettingsError
@@ -139,9 +140,11 @@ class DenyFiles:
 
     _clock: IReactorTime
     _in_thread: InThread
+    _problems: Problems
     _files: dict[str, _Read]
     changed: list[Callable[[Collection[str] | None], None]] = attrs.field(factory=list)
-    _problems: dict[str, str] = attrs.field(init=False, factory=dict)
+    # Those that could not be used when they were read last.
+    _unusable: set[str] = attrs.field(init=False, factory=set)
     # Versions that lack selectors, seen once.
     _shorter: dict[str, _Version] = attrs.field(init=False, factory=dict)
     _watching: LoopingCall = attrs.field(init=False)
@@ -151,7 +154,9 @@ class DenyFiles:
         self._watching.clock = self._clock
 
     @classmethod
-    def open(cls, paths: Sequence[str], clock: IReactorTime, in_thread: InThread) -> DenyFiles:
+    def open(
+        cls, paths: Sequence[str], clock: IReactorTime, in_thread: InThread, problems: Problems
+    ) -> DenyFiles:
         """Read all files; raises :exc:`SettingsError` if one cannot be used."""
         files = {}
         for path in map(os.path.abspath, paths):  # a daemon changes its working folder
@@ -162,7 +167,7 @@ class DenyFiles:
                 raise SettingsError(f"[rules]: deny-files: {error}; {accepted}") from None
             if found is not None:
                 files[path] = found
-        return cls(clock, in_thread, files)
+        return cls(clock, in_thread, problems, files)
 
     @property
     def denials(self) -> tuple[Denial, ...]:
@@ -189,16 +194,20 @@ class DenyFiles:
             return
         for path, result in found.items():
             if isinstance(result, Unusable):
-                if self._problems.get(path) != str(result):
-                    self._problems[path] = str(result)
-                    _log.error(
-                        "deny-files: {problem}; the lines read before still hold", problem=result
-                    )
+                self._unusable.add(path)
+                self._problems.note(
+                    ("deny-files", str(result)),
+                    f"deny-files: {result}",
+                    "the lines read before still hold",
+                    f"a file with one selector a line is accepted: {selectors.ACCEPTED}",
+                    LogLevel.error,
+                )
                 continue
             if isinstance(result, _Version):
                 self._shorter[path] = result
                 continue
-            if self._problems.pop(path, None) is not None or result is not None:
+            if path in self._unusable or result is not None:
+                self._unusable.discard(path)
                 _log.info(
                     "deny-files: {path} was read again; selectors in it: {count}",
                     path=path,

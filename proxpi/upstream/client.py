@@ -125,7 +125,7 @@ class UpstreamClient:
         proxy = self.proxies.to(origin)
         # A tunnel has a deadline of its own; behind it is the upstream itself.
         if proxy is None or origin.scheme == "https":
-            return UpstreamFailed(url, "timed out", scope="connection")
+            return UpstreamFailed(url, "timed out", kind="timeout", scope="connection")
         return ProxyFailed(proxy.name, "timed out", scope="connection")
 
     def backpressure_full(self, url: str) -> bool:

@@ -8,7 +8,7 @@ within ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal, Never, TypeVar
+from typing import ClassVar, Literal, Never, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -20,6 +20,23 @@ from twisted.web.error import SchemeNotSupported
 from proxpi.simple import urls
 
 T = TypeVar("T")
+#: What failed, in one word, by which failures are counted and problems told apart. Files have more
+#: of them: see :mod:`proxpi.files.fetch`.
+Kind = Literal[
+    "connection",
+    "dns",
+    "timeout",
+    "tls",
+    "proxy",
+    "blocked",
+    "offline",
+    "credentials",
+    "rate_limited",
+    "server_error",
+    "status",
+    "cut",
+    "invalid",
+]
 #: What a failure concerns: the requested resource; the upstream, to which no connection was made
 #: or which sent no response head (``connection``); or the upstream, which limits its clients.
 Scope = Literal["resource", "connection", "rate limit"]
@@ -32,8 +49,10 @@ class UpstreamFailed(Exception):
     :param cause: one clause, such as ``connection refused``
     :param temporary: whether the same request may succeed later by itself
     :param retry_after: in seconds, if the upstream sent ``Retry-After``
-    :param kind: one word, by which it is counted
+    :param kind: see :data:`Kind`; by default that of the class
     """
+
+    KIND: ClassVar[Kind] = "invalid"
 
     def __init__(
         self,
@@ -42,7 +61,7 @@ class UpstreamFailed(Exception):
         *,
         temporary: bool = True,
         retry_after: float | None = None,
-        kind: str = "upstream",
+        kind: str = "",
         scope: Scope = "resource",
     ) -> None:
         self.url = urls.loggable(url)
@@ -50,7 +69,7 @@ class UpstreamFailed(Exception):
         self.cause = cause
         self.temporary = temporary
         self.retry_after = retry_after
-        self.kind = kind
+        self.kind: str = kind or self.KIND
         self.scope = scope
 
     def copy(self, url: str = "") -> UpstreamFailed:
@@ -63,9 +82,13 @@ class UpstreamFailed(Exception):
 class CredentialsRejected(UpstreamFailed):
     """An upstream wants other credentials than it got."""
 
+    KIND: ClassVar[Kind] = "credentials"
+
 
 class ProxyFailed(UpstreamFailed):
     """A forward proxy failed, and not the upstream behind it; `url` is the name of the proxy."""
+
+    KIND: ClassVar[Kind] = "proxy"
 
 
 class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
@@ -75,6 +98,8 @@ class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
 class Offline(UpstreamFailed):
     """No request was sent, because of ``PROXPI_OFFLINE``."""
 
+    KIND: ClassVar[Kind] = "offline"
+
 
 class RequestError(Exception):
     """An error of a request before its URL is known; it becomes an :class:`UpstreamFailed`."""
@@ -82,6 +107,7 @@ class RequestError(Exception):
     cause = ""
     temporary = True
     scope: Scope = "resource"
+    kind: Kind = "invalid"
 
     def __init__(self, detail: str = "", *, temporary: bool | None = None) -> None:
         super().__init__(detail)
@@ -93,10 +119,13 @@ class TLSFailed(RequestError):
     """A TLS handshake failed; the cause names the host."""
 
     scope: Scope = "connection"
+    kind: Kind = "tls"
 
 
 class AddressBlocked(RequestError):
     """The address policy allows no address of a host; `temporary` if a lookup failed."""
+
+    kind: Kind = "blocked"
 
     def __init__(self, host: str, address: str, kind: str, *, temporary: bool = False) -> None:
         what = "is" if host == address else f"is {address},"
@@ -110,6 +139,7 @@ class AddressBlocked(RequestError):
 class DNSTimeout(RequestError):
     cause = "timed out while its name was looked up"
     scope: Scope = "connection"
+    kind: Kind = "dns"
 
 
 class HeadTooLong(RequestError):
@@ -122,6 +152,7 @@ class BodyTimeout(RequestError):
 
     cause = "timed out"
     scope: Scope = "connection"
+    kind: Kind = "timeout"
 
 
 class BodyStalled(Exception):
@@ -146,6 +177,7 @@ class BodyTooLong(BodyUnusable):
 
 class BodyTruncated(BodyUnusable):
     cause = "the answer was cut short"
+    kind: Kind = "cut"
 
 
 class BodyUndecodable(BodyUnusable):
@@ -185,14 +217,23 @@ def on_timeout(error: Callable[[], Exception]) -> Callable[[object, float], Neve
 
 #: The causes of Twisted's errors and OpenSSL's; the first line that fits counts. A connection that
 #: is closed before a head is the fault of the request as likely as of the server.
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, Scope], ...] = (
-    ((error.DNSLookupError,), "host name not found", "connection"),
-    ((error.ConnectionRefusedError,), "connection refused", "connection"),
-    ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", "connection"),
-    ((DeferTimeoutError,), "timed out", "connection"),
-    ((error.ConnectError,), "could not connect", "connection"),
-    ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", "resource"),
-    ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", "resource"),
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, Kind, Scope], ...] = (
+    ((error.DNSLookupError,), "host name not found", "dns", "connection"),
+    ((error.ConnectionRefusedError,), "connection refused", "connection", "connection"),
+    (
+        (error.TimeoutError, error.TCPTimedOutError),
+        "timed out while connecting",
+        "timeout",
+        "connection",
+    ),
+    ((DeferTimeoutError,), "timed out", "timeout", "connection"),
+    ((error.ConnectError,), "could not connect", "connection", "connection"),
+    (
+        (error.ConnectionLost, error.ConnectionDone, SSL.SysCallError, SSL.ZeroReturnError),
+        "the connection was closed",
+        "connection",
+        "resource",
+    ),
 )
 #: Words of OpenSSL for a first record that is none.
 _NOT_TLS = ("wrong version number", "packet length too long", "http request", "unknown protocol")
@@ -208,12 +249,13 @@ def upstream_failed(url: str, reason: BaseException) -> UpstreamFailed:
     if isinstance(reason, UpstreamFailed):
         return reason
     if isinstance(reason, RequestError):
-        return UpstreamFailed(url, reason.cause, temporary=reason.temporary, scope=reason.scope)
+        temporary, kind, scope = reason.temporary, reason.kind, reason.scope
+        return UpstreamFailed(url, reason.cause, temporary=temporary, kind=kind, scope=scope)
     if isinstance(reason, SchemeNotSupported):
         return UpstreamFailed(url, "only http and https are supported", temporary=False)
-    for kinds, cause, scope in _CAUSES:
-        if isinstance(reason, kinds):
-            return UpstreamFailed(url, cause, scope=scope)
+    for types, cause, kind, scope in _CAUSES:
+        if isinstance(reason, types):
+            return UpstreamFailed(url, cause, kind=kind, scope=scope)
     if isinstance(reason, SSL.Error):
         # A queue of errors: each a tuple, whose last part is for people.
         queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
@@ -224,5 +266,5 @@ def upstream_failed(url: str, reason: BaseException) -> UpstreamFailed:
         elif any(words in detail for words in _NOT_TLS):
             detail = f"what answers there does not speak TLS ({detail})"
         cause = ": ".join(filter(None, ("TLS failed", detail)))
-        return UpstreamFailed(url, cause, temporary=temporary, scope="connection")
-    return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
+        return UpstreamFailed(url, cause, temporary=temporary, kind="tls", scope="connection")
+    return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})", kind="connection")

@@ -37,6 +37,7 @@ from proxpi.upstream.errors import (
     BodyTruncated,
     BodyUndecodable,
     CredentialsRejected,
+    Kind,
     UpstreamFailed,
     on_timeout,
     upstream_failed,
@@ -358,11 +359,13 @@ class Response:
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
             return CredentialsRejected(self.url, cause, temporary=False)
+        kind: Kind = "server_error" if self.status >= 500 else "status"
         return UpstreamFailed(
             self.url,
             f"status {self.status}",
             temporary=self.status in (408, 425, 429) or self.status >= 500,
             retry_after=self._retry_after(),
+            kind="rate_limited" if self.status == 429 else kind,
             scope="rate limit" if self.status == 429 else "resource",
         )
 

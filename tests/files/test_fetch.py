@@ -179,19 +179,27 @@ class Responses(MirrorCase):
             ([Reply(200)], UNKNOWN, failed("empty")),
             ([Reply(200, b"<html>", html)], no_hash, failed("page")),
             ([Reply(200, DATA, gzipped)], UNKNOWN, failed("encoded", 2.0)),
-            ([ConnectionResetError()], {}, failed("upstream")),
+            ([ConnectionResetError()], {}, failed("connection")),
             ([Reply(200)], {"data": b""}, kept),
             ([Reply(203, DATA)], UNKNOWN, unverified),
             # A 206 that was not requested is the file if it has all of it.
             ([part(DATA, 0)], UNKNOWN, unverified),
             ([part(DATA, 0, size="*")], no_hash, unverified),
-            ([part(DATA, 0, size="*")], UNKNOWN, failed("upstream", 1.0)),
-            ([part(DATA, 0, len(DATA) - 1)], no_hash, failed("upstream", 1.0)),
+            ([part(DATA, 0, size="*")], UNKNOWN, failed("status", 1.0)),
+            ([part(DATA, 0, len(DATA) - 1)], no_hash, failed("status", 1.0)),
         ]
         for data in (b"<html>", b"Please log in", b"P", b"x" * 3000, b"<!-- PK\3\4 -->"):
             cases.append(([Reply(200, data, html)], UNKNOWN, failed("page")))
-        for status, times in ((408, 2), (429, 2), (500, 2), (206, 1), (204, 1), (304, 1), (401, 1)):
-            cases.append(([Reply(status)], {}, failed("upstream", times)))
+        for status, cause, times in (
+            (408, "status", 2),
+            (429, "rate_limited", 2),
+            (500, "server_error", 2),
+            (206, "status", 1),
+            (204, "status", 1),
+            (304, "status", 1),
+            (401, "credentials", 1),
+        ):
+            cases.append(([Reply(status)], {}, failed(cause, times)))
         for replies, keys, expected in cases:
             self.listed(*replies, **keys)
             counted = Counted()

@@ -222,15 +222,13 @@ class ResponseTests(ClientCase):
             assert "credentials rejected" in error.cause
 
     def test_rejected(self) -> None:
-        """401, and 403 in spite of credentials, are logged as credentials rejected."""
+        """401, and 403 in spite of credentials, are credentials rejected."""
         for url, status in ((ROOT, 401), (PRIVATE, 401), (PRIVATE, 403)):
             self.build(url)
-            with capturedLogs() as events:
-                error = self.refusal(Reply(status))
-            assert not error.temporary
-            (event,) = [each for each in events if each["log_level"] == LogLevel.error]
-            assert "credentials rejected" in event["log_format"]
-            assert "secret" not in repr(event)
+            error = self.refusal(Reply(status))
+            assert (error.temporary, error.kind) == (False, "credentials")
+            assert error.cause == f"credentials rejected (status {status})"
+            assert "secret" not in str(error)
 
 
 class ValidatorTests(ClientCase):
@@ -358,8 +356,8 @@ class ExpiredTests(PagesCase):
                     page = self.page()
                 assert (page.status, files(page)) == ("STALE", ["a.zip"])
                 (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
-                assert "credentials" in event["error"].cause
-                assert "secret" not in str(event["error"])
+                assert "do the credentials still hold?" in formatEvent(event)
+                assert "secret" not in repr(event)
 
     def test_absent(self) -> None:
         """404 means absence if the root serves, or never did, or there are no credentials."""

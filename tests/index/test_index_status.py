@@ -12,6 +12,7 @@ from proxpi.index import revalidation
 from proxpi.index.breaker import INDEX_PAUSES, Breakers
 from proxpi.index.folder import FolderIndex
 from proxpi.index.index_status import IndexStatus, status_of
+from proxpi.index.page_cache import NoSuchProject
 from proxpi.problems import Problems
 from tests.support.agent import Reply
 from tests.support.cases import at_once
@@ -65,7 +66,7 @@ class IndexStatusTests(PagesCase):
         self.clock.advance(10)
         self.status(state="failing", failing_since=failing, error=error)
         self.indexes.says(AT_ROOT, Reply(404))
-        self.ask()
+        self.error(self.ask(), NoSuchProject)
         self.status(state="reachable")
 
     def test_offline(self) -> None:

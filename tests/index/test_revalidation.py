@@ -244,7 +244,11 @@ class StaleTests(PagesCase):
             with capturedLogs() as events:
                 self.assert_stale(self.slow_page())
             (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
-            assert (event["name"], event["error"].cause) == ("demo", "status 500")
+            assert formatEvent(event) == (
+                f"index root.example: {AT_ROOT}: status 500; the stale page of demo, of "
+                f"{datetime.fromtimestamp(self.epoch):%Y-%m-%d %H:%M}, is served; "
+                "wait, or tell who runs it"
+            )
             self.clock.pump([0.5] * 40)
             self.assert_stale(self.page())
             self.indexes.says(AT_ROOT, reply)

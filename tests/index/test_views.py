@@ -225,6 +225,7 @@ class ListTests(ViewsCase):
             clock=self.clock,
             store=ListStore(self.folder / ".proxpi/projects", self.clock),
             in_thread=at_once,
+            problems=self.indexes.problems,
         )
         self.list_of = {
             name: ProjectListCache(view, self.lists) for name, view in self.views.items()

@@ -19,7 +19,7 @@ from proxpi.rules.advisory_feed import open_feed
 from proxpi.rules.advisory_store import AdvisoryStore
 from tests.support.advisories import ARCHIVE, FEED, LISTING, Entries, affected, modified
 from tests.support.agent import MemoryAgent, Reply
-from tests.support.cases import FolderCase, at_once
+from tests.support.cases import FolderCase, at_once, problems_at
 from tests.support.indexes import upstream_client
 from tests.support.logs import logged
 
@@ -44,6 +44,7 @@ class AdvisoriesCase(FolderCase):
         self.entries.put("MAL-2026-2", affected("worse", "1.0"), day=2)
         self.entries.publish(self.agent)
         self.told: list[list[str]] = []
+        self.problems = problems_at(self.clock)
         self.build()
 
     def build(self, *excepted: str, offline: bool = False) -> None:
@@ -54,6 +55,7 @@ class AdvisoriesCase(FolderCase):
             store=AdvisoryStore(self.folder / ".proxpi" / "advisories", source.url),
             clock=self.clock,
             in_thread=at_once,
+            problems=self.problems,
             excepted=frozenset(excepted),
             wall=lambda: self.clock.seconds() + 1e9,
         )
@@ -101,7 +103,7 @@ class FirstTests(AdvisoriesCase):
     def test_archive(self) -> None:
         """The first refresh reads the archive, and the list; no entry alone."""
         assert self.advisories.of("evil") == ()
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.advisories.start()
         assert [each.url for each in self.agent.asked] == [ARCHIVE, LISTING]
         assert self.told == [["evil", "worse"]]
@@ -149,7 +151,7 @@ class FirstTests(AdvisoriesCase):
     def test_no_feed(self) -> None:
         """A URL with nothing below it is a failure that names it; nothing is excluded."""
         self.agent.script.clear()
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.advisories.start()
         assert "files are served without them" in log.text
         assert ARCHIVE in (self.problem or "")
@@ -314,18 +316,25 @@ class FailureTests(AdvisoriesCase):
         assert self.excludes("worse") == ["MAL-2026-2"]
 
     def test_outage(self) -> None:
-        """In an outage the entries count as before; one line says so, and one that it is over."""
+        """In an outage the entries count as before; lines say so, and one that it is over."""
         self.agent.at(LISTING, ConnectionRefusedError())
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.wait()
-            for _ in range(40):
+            self.wait(59)  # the next try comes within a minute
+            (line,) = log.lines
+            assert line == (
+                f"advisories cannot be refreshed: {LISTING}: connection refused; those of "
+                "10 minutes ago are used; check that it runs, its URL and the network"
+            )
+            self.wait(INTERVAL - 59)
+            for _ in range(39):
                 self.wait()
                 self.holds()
-        assert log.text.count("cannot be refreshed") == 1
-        assert "those of 10 minutes ago are used" in log.text
+        (problem,) = self.problems
+        assert (problem.count, len(log.lines)) == (42, 41)
         assert self.advisories.age == 41 * INTERVAL
         assert self.advisories.gauges()[metrics.ADVISORIES_AGE] == 41 * INTERVAL
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.refresh()
         assert (self.problem, self.advisories.age) == (None, 0.0)
         assert log.text.count("refreshed again") == 1
@@ -436,7 +445,7 @@ class FailureTests(AdvisoriesCase):
         (own / "advisories").unlink()
         (own / "advisories").mkdir()
         self.entries.put("MAL-2026-3", affected("good"), day=3)
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.refresh()
             self.refresh()
         assert log.text.count("cannot be stored") == 1
@@ -477,7 +486,7 @@ class RestartTests(AdvisoriesCase):
         self.clock.advance(7200)
         self.build()
         assert self.excludes("evil") == ["MAL-2026-1"]
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.advisories.start()
         assert "2 entries, 2 hours old" in log.text
         assert "those of 2 hours ago are used" in log.text
@@ -494,7 +503,7 @@ class RestartTests(AdvisoriesCase):
     def test_offline_from_the_start(self) -> None:
         """Offline, without stored entries, one line says that there will be none."""
         (self.folder / ".proxpi" / "advisories").unlink()
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.restart(offline=True)
         assert "never while proxpi is offline" in log.text
         assert self.advisories.of("evil") == ()

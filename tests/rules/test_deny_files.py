@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from proxpi.rules import deny_files
 from proxpi.rules.deny_files import INTERVAL, DenyFiles, Unusable, concerned, parse
 from proxpi.values import SettingsError
-from tests.support.cases import FolderCase, at_once
+from tests.support.cases import FolderCase, at_once, problems_at
 from tests.support.logs import Log, logged
 from tests.support.rules import rules
 
@@ -64,6 +64,7 @@ class Watched(FolderCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
+        self.problems = problems_at(self.clock)
         self.path = self.folder / "deny.txt"
         self.told: list[Collection[str] | None] = []
         self.changes = 0
@@ -76,14 +77,14 @@ class Watched(FolderCase):
 
     def open(self, text: str) -> DenyFiles:
         self.write(text)
-        files = DenyFiles.open([str(self.path)], self.clock, at_once)
+        files = DenyFiles.open([str(self.path)], self.clock, at_once, self.problems)
         files.changed.append(self.told.append)
         files.start()
         self.addCleanup(files.stop)
         return files
 
     def look(self) -> Log:
-        with logged("proxpi.rules") as log:
+        with logged("proxpi.rules", "proxpi.problems") as log:
             self.clock.advance(INTERVAL)
         return log
 
@@ -100,14 +101,14 @@ class Watched(FolderCase):
             if text is not None:
                 self.path.write_text(text)
             with pytest.raises(SettingsError) as caught:
-                DenyFiles.open([str(self.path)], self.clock, at_once)
+                DenyFiles.open([str(self.path)], self.clock, at_once, self.problems)
             assert str(caught.value).startswith(reason)
         os.mkfifo(self.folder / "pipe")
         for path, why in ((self.folder, "not a file"), (self.folder / "pipe", "not a file")):
             with pytest.raises(SettingsError, match=why):
-                DenyFiles.open([str(path)], self.clock, at_once)
+                DenyFiles.open([str(path)], self.clock, at_once, self.problems)
         with pytest.raises(SettingsError, match="null"):
-            DenyFiles.open(["a\0b"], self.clock, at_once)
+            DenyFiles.open(["a\0b"], self.clock, at_once, self.problems)
 
     def test_changed(self) -> None:
         """A changed file holds within seconds, and the projects concerned are told."""
@@ -204,7 +205,7 @@ class Watched(FolderCase):
         self.put(deny_files, "LIMIT", 10)
         self.write("a" * 11)
         with pytest.raises(SettingsError, match="more than 10 bytes"):
-            DenyFiles.open([str(self.path)], self.clock, at_once)
+            DenyFiles.open([str(self.path)], self.clock, at_once, self.problems)
 
     def test_stopped(self) -> None:
         """After the stop no file is looked at, and a look under way changes nothing."""
@@ -215,7 +216,7 @@ class Watched(FolderCase):
             jobs.append(Deferred())
             return jobs[-1].addCallback(lambda _: job())
 
-        files = DenyFiles.open([str(self.path)], self.clock, later)
+        files = DenyFiles.open([str(self.path)], self.clock, later, self.problems)
         files.start()
         self.write("other\n")
         self.look()
@@ -227,7 +228,7 @@ class Watched(FolderCase):
 
     def test_no_files(self) -> None:
         """Without files nothing is looked at."""
-        files = DenyFiles.open([], self.clock, at_once)
+        files = DenyFiles.open([], self.clock, at_once, self.problems)
         files.start()
         assert self.clock.getDelayedCalls() == []
         files.stop()

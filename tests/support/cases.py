@@ -18,10 +18,11 @@ from shutil import rmtree
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxpi.files import fetch
+from proxpi.problems import Problems
 from proxpi.resources import Resources
 from proxpi.settings import Settings
 from proxpi.tap import build
@@ -38,6 +39,11 @@ FILES = "https://files.example/packages/"
 MIB = 1 << 20
 HOST = "proxpi.example"
 JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def problems_at(clock: IReactorTime) -> Problems:
+    """Make an empty list of problems, whose epoch is the beginning of the clock."""
+    return Problems(clock.seconds, clock.seconds)
 
 
 def run(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -42,6 +42,8 @@ EXTRA = "https://extra.example/simple/"
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 20.0
 
+#: The seconds since the epoch at which the clock begins.
+EPOCH = 1_000_000.0
 #: An address that everybody may connect to.
 PUBLIC = "1.2.3.4"
 
@@ -66,8 +68,8 @@ def upstream_client(
     )
 
 
-def index_client(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
-    root = Root(url, through, through.clock)
+def index_client(url: str, ttl: float, through: UpstreamClient, problems: Problems) -> IndexClient:
+    root = Root(url, through, through.clock, problems)
     return IndexClient(
         name=urls.origin(url).host,
         url=url,
@@ -89,11 +91,13 @@ class Indexes:
     agent: MemoryAgent = attrs.field(factory=MemoryAgent)
     upstream: UpstreamClient = attrs.field(init=False)
     clients: list[IndexClient] = attrs.field(init=False)
+    problems: Problems = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.upstream = upstream_client(self.agent, self.clock, *self.urls)
+        self.problems = Problems(self.clock.seconds, lambda: EPOCH + self.clock.seconds())
         self.clients = [
-            index_client(url, ttl, self.upstream)
+            index_client(url, ttl, self.upstream, self.problems)
             for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
 

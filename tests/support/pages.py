@@ -18,7 +18,7 @@ from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import FolderCase, at_once, run
-from tests.support.indexes import EXTRA, ROOT, Indexes, page_store
+from tests.support.indexes import EPOCH, EXTRA, ROOT, Indexes, page_store
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"
@@ -58,7 +58,7 @@ class PagesCase(FolderCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.epoch = 1_000_000.0
+        self.epoch = EPOCH
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0)) -> None:
@@ -84,6 +84,7 @@ class PagesCase(FolderCase):
             wall=self.wall,
             store=self.store,
             in_thread=at_once,
+            problems=self.indexes.problems,
             rules=self.rules,
             exclusions=self.exclusions,
         )

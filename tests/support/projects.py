@@ -69,6 +69,7 @@ class ListCase(FolderCase):
             clock=self.clock,
             store=ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),
             in_thread=at_once,
+            problems=self.indexes.problems,
         )
         self.projects = ProjectListCache(self.indexes.view(), self.entries)
 

@@ -293,7 +293,7 @@ class HealthAndMetrics(ApiCase):
         self.serve("x-1.0.whl", b"bytes", Reply(503))
         self.pages.invalidate("demo")
         assert self.get("/index/demo/x-1.0.whl").status == 302
-        assert counted.since() == {"upstream": 2, "failed": 1}
+        assert counted.since() == {"server_error": 2, "failed": 1}
         redirects = "proxpi_requests_total{kind=file,outcome=redirect}"
         later = samples(self.get("/metrics").text)
         assert later[redirects] - now.get(redirects, 0.0) == 1
