@@ -164,6 +164,16 @@ CACHE_CAPACITY = Gauge(
     "proxpi_cache_capacity_bytes", "Bytes of files that the cache folder may hold."
 )
 CACHE_FILES = Gauge("proxpi_cache_files", "Cached files.")
+DOWNLOADS_IN_FLIGHT = Gauge("proxpi_downloads_in_flight", "Downloads of files under way.")
+WAITERS = Gauge("proxpi_waiters", "Requests that wait for an upstream.")
+BREAKER_STATE = Gauge(
+    "proxpi_breaker_state",
+    "Circuit breaker of an index: 0 is closed, 1 half-open, 2 open.",
+    ("index",),
+)
+REACTOR_LAG = Gauge(
+    "proxpi_reactor_lag_seconds", "Longest delay of a timer in the last minute, on a busy reactor."
+)
 ADVISORIES = Gauge("proxpi_advisories_entries", "Entries on malicious packages that are known.")
 ADVISORIES_AGE = Gauge(
     "proxpi_advisories_age_seconds", "Seconds since all entries on malicious packages were current."

@@ -66,6 +66,7 @@ from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.prefetch import Prefetcher
 from proxpi.problems import Problems
+from proxpi.reactor_lag import ReactorLag
 from proxpi.resources import (
     THREADS,
     Resources,
@@ -249,6 +250,12 @@ def build(
             metrics.CACHE_BYTES: cache_dir.quota.used,
             metrics.CACHE_CAPACITY: settings.cache_size,
             metrics.CACHE_FILES: len(cache_dir.eviction_index),
+            metrics.DOWNLOADS_IN_FLIGHT: mirror.downloads_in_flight,
+            metrics.WAITERS: site.waiting,
+            metrics.BREAKER_STATE: {
+                (each.name,): float(each.breakers.index_state) for each in members.indexes
+            },
+            metrics.REACTOR_LAG: lag.seconds,
             **(advisories.gauges() if advisories else {}),
         }
         return metrics.exposition(gauges, accept)
@@ -315,6 +322,7 @@ def build(
         resource: IResource = api.app.resource()
         return resource
 
+    lag = ReactorLag(reactor)
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
     readiness = Readiness(folder, resources.checks, reactor, lambda: limiter.draining)
     names = frozenset(view.name.encode() for view in views)
@@ -354,7 +362,7 @@ def build(
         limiter=limiter,
         response_cache=response_cache,
         site=site,
-        background=[deny_files, *([advisories] if advisories else []), history],
+        background=[deny_files, *([advisories] if advisories else []), history, lag],
     )
 
 

@@ -28,7 +28,7 @@ LAYERS = [
     {"index", "files"},
     {"prefetch"},
     {"web"},
-    {"options", "logs", "resources"},
+    {"options", "logs", "resources", "reactor_lag"},
     {"service"},
     {"tap"},
 ]

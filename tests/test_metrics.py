@@ -70,28 +70,6 @@ def test_histogram() -> None:
     assert change(f"{name}_sum{{{label}}}") == pytest.approx(122.3)
 
 
-@pytest.mark.parametrize(
-    ("status", "cache", "outcome"),
-    [
-        (200, "HIT", "hit"),
-        (304, "HIT", "hit"),
-        (206, "MISS", "miss"),
-        (200, "STALE", "stale"),
-        (200, "REVALIDATED", "revalidated"),
-        (302, "MISS", "redirect"),
-        (301, "", "none"),
-        (200, "", "none"),
-        (404, "", "refused"),
-        (416, "HIT", "refused"),
-        (503, "", "error"),
-        (499, "", "disconnected"),
-    ],
-)
-def test_outcomes(status: int, cache: str, outcome: str) -> None:
-    """The outcome follows from status and ``X-Cache``."""
-    assert accounting.outcome(status, cache) == outcome
-
-
 def test_totals() -> None:
     """The totals leave out what is neither page nor file; a hit saves the mean time of a miss."""
     before = metrics.totals()

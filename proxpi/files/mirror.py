@@ -174,6 +174,10 @@ class Mirror:
         """Whether any file is kept."""
         return self._cache_dir.quota.admits(None)
 
+    @property
+    def downloads_in_flight(self) -> int:
+        return len([*self._downloads])
+
     def ready(self, name: str, filename: str) -> OpenFile | None:
         """Open a file that is cached and fresh, without waiting."""
         if self.remaining(name, filename) <= 0:

@@ -48,7 +48,7 @@ LONGEST = 30.0
 #: Breakers of pages that one index has at most; beyond that, the least recently failed one closes.
 MOST = 1000
 
-State = IntEnum("State", ["CLOSED", "HALF_OPEN", "OPEN"])
+State = IntEnum("State", ["CLOSED", "HALF_OPEN", "OPEN"], start=0)
 
 
 @attrs.frozen
@@ -123,6 +123,11 @@ class Breakers:
 
     def is_failing(self, page: str) -> bool:
         return page in self._pages
+
+    @property
+    def index_state(self) -> State:
+        """The state of the breaker of the index."""
+        return self._index.state(self._clock.seconds())
 
     def state(self, page: str) -> State:
         """Return the state of both breakers together: what becomes of the next request."""

@@ -66,7 +66,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
 from proxpi.values import UNIX
-from proxpi.web import responses
+from proxpi.web import accounting, responses
 from proxpi.web.forwarded import TrustedProxies, peer_address
 from proxpi.web.request_parser import (
     MAX_HEAD,
@@ -415,8 +415,10 @@ class Channel(Protocol):
         self._request = None
         self.release_body()
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
-        self.write(head if bare else head + body)
-        line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
+        body = b"" if bare else body
+        self.write(head + body)
+        accounting.count("other", accounting.outcome(error.status, ""), "", sent=len(body))
+        line = self._server.log_line(b"-", b"-", error.status, len(body), "-")
         self._server.log_response(self.peer, line, 0.0)
         self._end(lingers=True)
         self._discard()

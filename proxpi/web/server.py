@@ -129,10 +129,17 @@ class Request(server.Request):
     def _note_head(self) -> None:
         """Note that the head of the response is about to be written."""
         self.head_seconds = self._elapsed()
+        if not self._waits:
+            return
+        cache = self.x_cache
+        if cache != "HIT":
+            timing = f"upstream;dur={self.head_seconds * 1000:.1f}"
+            timing = f"cache;desc={cache}, {timing}" if cache else timing
+            self.responseHeaders.setRawHeaders("Server-Timing", [timing])
         if not self.follows:
             self.end_wait()
-        if self.x_cache == "HIT":
-            self.upstream = None  # it waited for a disk alone
+        if cache == "HIT":
+            self.upstream = None  # it waited for a disk or a thread alone
 
     def connectionLost(self, reason: Failure) -> None:
         """Count and log a request whose client leaves before the end of its response."""
