@@ -176,3 +176,43 @@ class DamageTests(StoreCase):
                 assert found in (None, {name: content})
         self.path().write_bytes(whole[:place])
         assert self.store.load("demo") is None
+
+
+class Scans(StoreCase):
+    def pages(self) -> dict[str, dict[str, float]]:
+        return {name: {**found.pages} for name, found in self.store.scan({}).items()}
+
+    def test_pages(self) -> None:
+        """A scan finds the indexes that have a page, and when each was confirmed."""
+        assert self.pages() == {}
+        self.save()
+        assert self.pages() == {"demo": {"aa": 999_940.0}}
+        self.store.mark_invalid("demo")
+        assert self.pages() == {"demo": {"aa": 0.0}}
+
+    def test_invalidated_responses(self) -> None:
+        """A page that was rewritten after a ``DELETE`` is not confirmed yet."""
+        responses = {name: each.invalidate() for name, each in RESPONSES.items()}
+        self.store.save("demo", responses, SECTIONS)
+        assert self.pages() == {"demo": {"aa": 0.0}}
+
+    def test_other_files(self) -> None:
+        """Damaged files, folders and files of others are no pages."""
+        self.save()
+        self.path("damaged").write_bytes(self.path().read_bytes()[:-200].replace(b"demo", b"gone"))
+        self.path("empty").write_bytes(b"")
+        self.path("folder").mkdir()
+        self.path("link").symlink_to("nowhere")
+        assert list(self.pages()) == ["demo"]
+
+    def test_only_what_changed_is_read(self) -> None:
+        """A file that is the same as before is not read again."""
+        for name in ("demo", "other"):
+            self.store.save(name, RESPONSES, SECTIONS)
+        first = self.store.scan({})
+        self.store.save("other", {"aa": RESPONSES["aa"]}, SECTIONS)
+        second = self.store.scan(first)
+        assert second["demo"] is first["demo"]
+        assert second["other"] is not first["other"]
+        self.path("demo").unlink()
+        assert list(self.store.scan(second)) == ["other"]
