@@ -263,6 +263,7 @@ def build(
     @cache
     def admin() -> IResource:
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
+        from proxpi.web.admin.actions import Actions, Results
         from proxpi.web.admin.api import AdminApi
         from proxpi.web.admin.auth import AdminToken, Authentication, FailedTries
         from proxpi.web.admin.inventory import IndexTtl, Inventory
@@ -307,8 +308,8 @@ def build(
             wall=wall,
         )
         api = AdminApi(
-            pages=entries,
-            projects=lists,
+            actions=Actions(entries, pages, lists, mirror),
+            results=Results(),
             mirror=mirror,
             prefetch=LockPrefetch(pages, mirrors, resources.pages),
             hosts=hosts,
@@ -319,8 +320,7 @@ def build(
             statistics=statistics,
             inventory=inventory,
         )
-        resource: IResource = api.app.resource()
-        return resource
+        return api.resource()
 
     lag = ReactorLag(reactor)
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)

@@ -3,7 +3,7 @@
 It knows nothing of clients, and of indexes only what its ``ProjectPages`` protocol tells it.
 """
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cache_dir import CacheDir, OpenFile, Removed
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import CachedResponses, EvictionIndex, IndexedFile
@@ -50,6 +50,7 @@ __all__ = [
     "RangeResponse",
     "Reader",
     "Redirect",
+    "Removed",
     "Resolver",
     "UsageLog",
     "WheelMetadata",

@@ -126,6 +126,17 @@ def reopen(file: BinaryIO | FileIO) -> BinaryIO:
     return open(os.dup(file.fileno()), "rb", buffering=0)
 
 
+@attrs.frozen
+class Removed:
+    """Removed files: their number, and their bytes."""
+
+    files: int = 0
+    size: int = 0
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.files + other.files, self.size + other.size)
+
+
 class Location(Protocol):
     """Where an open file lies, by its name.
 
@@ -527,27 +538,31 @@ class CacheDir:
             full_path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, full_path)
 
-    def delete(self, path: str | None) -> None:
+    def delete(self, path: str | None) -> Removed:
         """Remove a file; a download of it is not cached. Raises an `OSError` if it stays."""
         if path is None or not layout.is_cache_path(path):
-            return
+            return Removed()
         for partial in self._partial:
             if partial.cache_path == path:
                 partial.cache_path = None
         self.eviction_index.mark_unverified(path)  # if it stays
+        removed = Removed(int(path in self.eviction_index), self.eviction_index.size(path))
         self._queue.remove(path)
         self._queue.start()
+        return removed
 
-    async def delete_named(self, filenames: Collection[str]) -> None:
+    async def delete_named(self, filenames: Collection[str]) -> Removed:
         """Remove the files with these names, decoded, of any host, once the scan has ended."""
         scanned: Deferred[None] = Deferred()
         self._scanned.addCallback(scanned.callback)
         await scanned
+        removed = Removed()
         for path in self.eviction_index:
             if unquote(path.rpartition("/")[2]) in filenames:
-                self.delete(path)
+                removed += self.delete(path)
+        return removed
 
-    async def clear(self) -> None:
+    async def clear(self) -> Removed:
         """Remove every file that lies there now; raises an `OSError` if one stays."""
         for partial in self._partial:
             partial.cache_path = None
@@ -556,7 +571,7 @@ class CacheDir:
             self.eviction_index.mark_unverified(path)
         self._queue.retry()
         self._clearing += 1
-        failures: list[OSError] = []
+        removed, failures = Removed(), list[OSError]()
         try:
             scan = await self.writes(lambda: layout.scan(self.folder, owned))
             files: dict[str, Identity | None] = dict.fromkeys(owned)
@@ -568,7 +583,8 @@ class CacheDir:
                     verified = self.eviction_index.verified(path)
                     if verified is None or not verified.downloaded:
                         try:
-                            self._queue.remove(path, expected)
+                            if self._queue.remove(path, expected) and expected is not None:
+                                removed += Removed(1, expected.size)
                         except OSError as error:
                             failures.append(error)
                 await self._queue.start()
@@ -576,3 +592,4 @@ class CacheDir:
             self._clearing -= 1
         if failures:
             raise failures[0]
+        return removed

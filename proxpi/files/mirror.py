@@ -23,7 +23,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cache_dir import CacheDir, OpenFile, Removed
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
@@ -298,9 +298,9 @@ class Mirror:
             if flight is not None:
                 await flight.landed()
 
-    def delete(self, name: str, filename: str) -> Deferred[None]:
+    def delete(self, name: str, filename: str) -> Deferred[Removed]:
         """
-        Delete a file and its companions; give a Deferred of when they are gone.
+        Delete a file and its companions; give a Deferred of what was removed.
 
         :raises OSError: if a file cannot be removed, at once or by the Deferred
         """
@@ -308,14 +308,19 @@ class Mirror:
         known = {self._resolver.known(name, each) for each in names}
         under_way = {*self._downloads, *self._metadata}
         known |= {each for each in under_way if urls.filename(each.url) in names}
+        removed = Removed()
         for reference in filter(None, known):
             self._downloads.delete(reference)
             self._metadata.delete(reference)
-            self._cache_dir.delete(reference.cache_path)
-        # From whichever host: without a page at hand the URLs are not known.
-        return Deferred.fromCoroutine(self._cache_dir.delete_named(names))
+            removed += self._cache_dir.delete(reference.cache_path)
 
-    def clear(self) -> Deferred[None]:
+        async def delete_named() -> Removed:
+            # From whichever host: without a page at hand the URLs are not known.
+            return removed + await self._cache_dir.delete_named(names)
+
+        return Deferred.fromCoroutine(delete_named())
+
+    def clear(self) -> Deferred[Removed]:
         self._downloads.clear()
         self._metadata.clear()
         return Deferred.fromCoroutine(self._cache_dir.clear())

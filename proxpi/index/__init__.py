@@ -7,7 +7,7 @@ from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.index_status import IndexStatus
 from proxpi.index.list_store import ListStore
-from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache, Refetched
 from proxpi.index.page_entries import PageEntries
 from proxpi.index.page_store import FoundPage, PageStore
 from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
@@ -33,6 +33,7 @@ __all__ = [
     "PageStore",
     "ProjectList",
     "ProjectListCache",
+    "Refetched",
     "Root",
     "View",
 ]

@@ -7,9 +7,9 @@ page: a merge that lacks an index could send a client to the wrong file of the r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import attrs
 
@@ -27,7 +27,7 @@ from proxpi.index.representations import (
 )
 from proxpi.index.revalidation import Decision, Outcome, Revalidation, Status, Targets
 from proxpi.index.sources import Index, Sources, View
-from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization
+from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization, urls
 from proxpi.upstream import UpstreamFailed
 
 #: Seconds for which a page is too young to be revalidated for a file that it does not list.
@@ -66,6 +66,20 @@ class Page:
     remaining: float
     age: float
     index: str = ""
+
+
+@attrs.frozen
+class Refetched:
+    """What came of a refetch at one index.
+
+    :ivar outcome: ``recent``: it was requested too short a time before to be requested again
+    :ivar cause: of the failure
+    :ivar usable: whether there is a page or an absence of the index, however old
+    """
+
+    outcome: Literal["changed", "unchanged", "absent", "recent", "failed"]
+    cause: str = ""
+    usable: bool = True
 
 
 @attrs.define(eq=False)
@@ -176,6 +190,41 @@ class PageCache:
             raise outcome.error
         return listed
 
+    async def refetch(self, name: str) -> dict[str, Refetched]:
+        """Revalidate a page now, fresh or not; return what came of it, by the name of each index.
+
+        :raises OSError: if the responses cannot be stored
+        """
+        sources, began = self._view.sources(name), self._entries.clock.seconds()
+        before = self._entries.current(name)
+        responses, documents = dict(before.responses), _documents(before)
+
+        async def leave(entry: PageEntry) -> None:
+            pass
+
+        try:
+            entry, outcome, _ = await self._with_entry(name, leave, "refresh")
+            error = outcome.error
+        except UpstreamFailed as failure:
+            entry, error = self._entries.current(name), failure
+        found = {}
+        for index in sources:
+            last, now = responses.get(index), entry.responses.get(index)
+            section = DOCUMENT + index.identity
+            failed = index.breakers.failed_since(name, began)
+            if failed is None and error is not None and _is_of(index, error):
+                failed = error
+            if now is not None and (last is None or now.requested_at > last.requested_at):
+                same = documents.get(section) == _documents(entry).get(section)
+                found[index.name] = Refetched(
+                    "absent" if not now.present else "unchanged" if same else "changed"
+                )
+            elif failed is not None:
+                found[index.name] = Refetched("failed", failed.cause, now is not None)
+            else:
+                found[index.name] = Refetched("recent")
+        return found
+
     def remaining(self, name: str) -> float:
         """Seconds for which a project's page, or its absence, needs no revalidation."""
         return self._revalidation.remaining(self._entries.peek(name), self._view.sources(name))
@@ -186,8 +235,7 @@ class PageCache:
 
     def digests(self, name: str) -> frozenset[str]:
         """Return the digests of the indexes' pages for a project, fresh or not; none: no page."""
-        stored = self._entries.peek(name).stored
-        documents = stored.documents if stored is not None else {}
+        documents = _documents(self._entries.peek(name))
         sections = [DOCUMENT + index.identity for index in self._view.sources(name)]
         return frozenset(documents[each] for each in sections if each in documents)
 
@@ -294,6 +342,14 @@ class PageCache:
             return self._entries.find_file(entry, filename, sources)
 
         return await self._with_entry(name, find, targets)
+
+
+def _is_of(index: Index, error: UpstreamFailed) -> bool:
+    return error.url.startswith(urls.loggable(index.url))
+
+
+def _documents(entry: PageEntry) -> Mapping[str, str]:
+    return entry.stored.documents if entry.stored is not None else {}
 
 
 async def _request(

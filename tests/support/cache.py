@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from proxpi.files import cache_dir
-from proxpi.files.cache_dir import OpenFile, PartialFile
+from proxpi.files.cache_dir import OpenFile, PartialFile, Removed
 from proxpi.files.layout import RESERVED
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
@@ -199,7 +199,7 @@ class CacheCase(FolderCase):
         path = f"h-example/{name}" if isinstance(name, str) else name.cache_path
         self.cache_dir.delete(path)
 
-    def clear(self) -> Deferred[None]:
+    def clear(self) -> Deferred[Removed]:
         return run(self.cache_dir.clear())
 
     @property

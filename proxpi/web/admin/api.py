@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,17 +19,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import attrs
 import msgspec
 from klein import Klein
-from twisted.internet.defer import FirstError, gatherResults, maybeDeferred
+from klein.resource import KleinResource
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi.files import Mirror
-from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
 from proxpi.web.admin import auth, page
+from proxpi.web.admin.actions import Actions, Result, Results
 from proxpi.web.admin.auth import Authentication, TriesSlowed, Unauthorized
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.inventory import BeingCounted, FileList, Inventory, ProjectList, Sort, sort_of
@@ -51,6 +53,10 @@ JSON_ERRORS = (b"/cache", b"/prefetch", b"/stats/")
 NOT_CACHED = "Nothing of this project is cached."
 BEING_COUNTED = "The cached projects are being counted."
 NO_FILENAME = "This is no file name."
+CONFIRMATION = "forget everything"
+NOT_CONFIRMED = f"Nothing is removed: type '{CONFIRMATION}' to confirm that."
+LOGGED_IN = "You are logged in, for 12 hours at most."
+LOGGED_OUT = "You are logged out."
 LOG_IN = "The admin token is needed here."
 NO_TOKEN = "PROXPI_ADMIN_TOKEN is not set: there is nothing to log in to."
 SLOWED = "Wrong admin tokens came from this address: it has to wait."
@@ -65,6 +71,18 @@ ADVICE = {
 #: The challenges of a 401 (RFC 9110 11.6.1). Basic would have a browser ask on its own.
 _CHALLENGE = 'Bearer realm="proxpi"'
 _CHALLENGES = f'{_CHALLENGE}, Basic realm="proxpi"'
+
+
+#: Header fields of every response here, unless the response states them otherwise. Pages load
+#: nothing but their own style and script, and post to this site alone.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    **responses.NO_SNIFF,
+    **responses.NO_STORE,
+}
 
 
 @attrs.define(eq=False)
@@ -83,8 +101,8 @@ class AdminApi:
     :ivar statistics: makes the document of ``/stats``
     """
 
-    _pages: PageEntries
-    _projects: ListEntries
+    _actions: Actions
+    _results: Results
     _mirror: Mirror
     _prefetch: LockPrefetch
     _hosts: frozenset[str]
@@ -98,6 +116,9 @@ class AdminApi:
     app = Klein()
     app.url_map.strict_slashes = False
 
+    def resource(self) -> IResource:
+        return _Secured(self.app)
+
     @app.route("/", methods=["GET"])
     async def home(self, request: Request) -> bytes:
         """Send the admin page, with a page of the cached projects, or of the files of one."""
@@ -109,7 +130,8 @@ class AdminApi:
             listed = listed or await self._inventory.projects(search, sort, number)
         statistics = msgspec.to_builtins(await self._statistics.document())
         listing = msgspec.to_builtins(listed)
-        return page.home(request, statistics, self._views, listing).apply(request)
+        result = self._results.find(_query_field(request, "done"))
+        return page.home(request, statistics, self._views, listing, result).apply(request)
 
     @app.route(f"/admin/<any({', '.join(map(repr, page.ASSETS))}):name>", methods=["GET"])
     def asset(self, request: Request, name: str) -> bytes:
@@ -153,26 +175,22 @@ class AdminApi:
 
     @app.route("/cache/list", methods=["DELETE"])
     async def delete_list(self, request: Request) -> bytes:
-        """Invalidate the project list, and the page of a project called ``list``."""
+        """Forget the project list, and the page of a project called ``list``."""
         await self._check_change(request, "cache", "list")
-        self._projects.invalidate()
-        self._pages.invalidate("list")
+        self._actions.forget_list()
+        self._actions.forget_project("list")
         return responses.success().apply(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
     async def delete_project(self, request: Request, name: str) -> bytes:
         await self._check_change(request, "cache", name)
-        self._pages.invalidate(_project(name, 404))
+        self._actions.forget_project(_project(name, 404))
         return responses.success().apply(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
     async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
-        """Delete a file with its metadata and signature, also during its download."""
         await self._check_change(request, "cache", name, filename)
-        project = _project(name, 404)
-        if not names.is_filename(filename):
-            raise _Refused(404, NO_FILENAME)
-        await self._mirror.delete(project, filename)
+        await self._actions.forget_file(_project(name, 404), _filename(filename, 404))
         return responses.success().apply(request)
 
     @app.route("/cache", methods=["DELETE"])
@@ -180,25 +198,39 @@ class AdminApi:
         await self._check_change(request, "cache")
         if request.uri != b"/cache":
             raise _Refused(404, NOT_FOUND)  # a query could be meant to restrict this
-        clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
-        try:
-            await gatherResults([maybeDeferred(clear) for clear in clears], consumeErrors=True)
-        except FirstError as error:
-            error.subFailure.raiseException()
+        await self._actions.forget_everything()
         return responses.success().apply(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
-    async def post_invalidate_list(self, request: Request) -> bytes:
+    async def post_forget_list(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-list")
-        self._projects.invalidate()
-        return _see_admin_page("list=forgotten").apply(request)
+        return self._show(self._actions.forget_list()).apply(request)
 
     @app.route("/admin/forget-project", methods=["POST"])
-    async def post_invalidate_project(self, request: Request) -> bytes:
+    async def post_forget_project(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-project")
-        name = _project(_form_field(request, "project"), 400)
-        self._pages.invalidate(name)
-        return _see_admin_page(f"project={name}").apply(request)
+        project = _project(_fields(request)["project"], 400)
+        return self._show(self._actions.forget_project(project)).apply(request)
+
+    @app.route("/admin/forget-file", methods=["POST"])
+    async def post_forget_file(self, request: Request) -> bytes:
+        await self._check_change(request, "admin", "forget-file")
+        fields = _fields(request)
+        project, filename = _project(fields["project"], 400), _filename(fields["file"], 400)
+        return self._show(await self._actions.forget_file(project, filename)).apply(request)
+
+    @app.route("/admin/forget-everything", methods=["POST"])
+    async def post_forget_everything(self, request: Request) -> bytes:
+        await self._check_change(request, "admin", "forget-everything")
+        if _fields(request)["confirm"].lower() != CONFIRMATION:
+            raise _Refused(400, NOT_CONFIRMED)
+        return self._show(await self._actions.forget_everything()).apply(request)
+
+    @app.route("/admin/refetch", methods=["POST"])
+    async def post_refetch(self, request: Request) -> bytes:
+        await self._check_change(request, "admin", "refetch")
+        project = _project(_fields(request)["project"], 400)
+        return self._show(await self._actions.refetch(project)).apply(request)
 
     @app.route("/admin/login", methods=["GET"])
     def login_form(self, request: Request) -> bytes:
@@ -211,14 +243,16 @@ class AdminApi:
         _check_request(request, "admin", "login")
         if self._authentication is None:
             raise _Refused(409, NO_TOKEN)
-        token = _form_field(request, "token")
+        token = _fields(request)["token"]
         cookie = await self._authentication.log_in(token, request.client_address)
-        return _set_cookie(request, cookie, auth.SESSION).apply(request)
+        _set_cookie(request, cookie, auth.SESSION)
+        return self._show(Result(LOGGED_IN)).apply(request)
 
     @app.route("/admin/logout", methods=["POST"])
     def log_out(self, request: Request) -> bytes:
         _check_request(request, "admin", "logout")
-        return _set_cookie(request, b"", 0).apply(request)
+        _set_cookie(request, b"", 0)
+        return self._show(Result(LOGGED_OUT)).apply(request)
 
     @app.route("/prefetch", methods=["POST"])
     async def prefetch(self, request: Request) -> bytes:
@@ -237,6 +271,11 @@ class AdminApi:
             await self._authentication.require(request)
         else:
             self._check_host(request)
+
+    def _show(self, result: Result) -> WholeResponse:
+        """Redirect a browser to the admin page, so that a reload repeats nothing."""
+        location = f"../?done={self._results.add(result)}"
+        return WholeResponse(303, {"Location": location, "Content-Length": "0"})
 
     def _check_host(self, request: Request) -> None:
         if is_rebound(request, self._hosts):
@@ -275,6 +314,12 @@ class AdminApi:
         return make(status, text, allow).apply(request)
 
 
+class _Secured(KleinResource):
+    def render(self, request: Any) -> Any:
+        responses.set_headers(request, HEADERS)
+        return super().render(request)
+
+
 def _describe(error: BaseException | None, as_page: bool) -> tuple[int, str, Mapping[str, str]]:
     """Return status, sentence and header fields of an error."""
     if isinstance(error, _Refused):
@@ -310,11 +355,12 @@ def _wants_page(request: Request) -> bool:
     return is_form and "text/html" in (field(request, b"Accept") or "").lower()
 
 
-def _form_field(request: Request, name: str) -> str:
-    """Return a field of a form, empty if it is not there."""
+def _fields(request: Request) -> defaultdict[str, str]:
+    """Return the fields of a form; one that is not there is empty."""
     assert request.content is not None  # the channel has read the whole body
     body: bytes = request.content.read(MAX_FORM)
-    return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[-1].strip()
+    parsed = parse_qs(body.decode("utf-8", "replace"))
+    return defaultdict(str, {name: values[-1].strip() for name, values in parsed.items()})
 
 
 def _query_field(request: Request, name: str) -> str:
@@ -342,16 +388,17 @@ def _project(name: str, status: int) -> str:
     return normalized
 
 
-def _see_admin_page(done: str) -> WholeResponse:
-    """Redirect a browser to the admin page, so that a reload repeats nothing."""
-    return WholeResponse(303, {"Location": f"../?{done}", "Content-Length": "0"})
+def _filename(name: str, status: int) -> str:
+    if not names.is_filename(name):
+        raise _Refused(status, NO_FILENAME)
+    return name
 
 
-def _set_cookie(request: Request, value: bytes, seconds: int) -> WholeResponse:
-    """Let a browser have the cookie of a login for some seconds, and see the admin page."""
+def _set_cookie(request: Request, value: bytes, seconds: int) -> None:
+    """Let a browser have the cookie of a login for some seconds."""
     seen = urlsplit(request.base_url)
     attributes = [f"Max-Age={seconds}", f"Path={seen.path}", "HttpOnly", "SameSite=Strict"]
     if seen.scheme == "https":
         attributes.append("Secure")
     cookie = "; ".join([f"{auth.COOKIE.decode()}={value.decode()}", *attributes])
-    return WholeResponse(303, {"Location": "../", "Content-Length": "0", "Set-Cookie": cookie})
+    responses.set_headers(request, {"Set-Cookie": cookie})

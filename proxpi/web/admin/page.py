@@ -29,14 +29,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.runtime import Context
 
-#: The page loads nothing but its own style and script, and its forms post to this site alone.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
+    from proxpi.web.admin.actions import Result
+
+#: A browser may keep a page for its history, but has to revalidate it.
+HEADERS = {"Cache-Control": "no-cache"}
 #: Excluded files that the page lists; ``/stats`` has all.
 MOST_EXCLUDED = 200
 #: The files below ``/admin/`` that pages load, with their types.
@@ -59,12 +55,14 @@ def home(
     statistics: Mapping[str, Any],
     views: Sequence[str],
     listing: Mapping[str, Any] | None,
+    result: Result | None = None,
 ) -> WholeResponse:
     """Render the page, with the URL under which the client sees it.
 
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
     :param listing: a page of the cached projects or, with the key ``files``, of the files of one
+    :param result: of the action that led here
     """
     base_url: str = request.base_url  # type: ignore[attr-defined]
     seen = urlsplit(base_url)
@@ -78,7 +76,7 @@ def home(
         base_url=base_url,
         hostname=name,
         secure=seen.scheme == "https" or _LOCAL.fullmatch(name) is not None,
-        done=_done(request),
+        result=result,
     )
     return document(200, body, _HTML, HEADERS)
 
@@ -214,15 +212,3 @@ def _clock(context: Context, moment: str) -> str:
     then, now = datetime.fromisoformat(moment), datetime.fromtimestamp(context["now"], UTC)
     date = "" if then.date() == now.date() else f"{then:%Y-%m-%d} "
     return f"{date}{then:%H:%M} UTC"
-
-
-def _done(request: Request) -> str:
-    """Describe the change that the form has made which led here."""
-    arguments: dict[bytes, list[bytes]] = request.args or {}
-    if b"list" in arguments:
-        return "The project list is invalidated: the next request fetches it again."
-    for value in arguments.get(b"project", []):
-        name = names.normalize(value.decode("utf-8", "replace"))
-        if name is not None:
-            return f"{name} is invalidated: the next request fetches its page again."
-    return ""

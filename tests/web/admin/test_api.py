@@ -247,13 +247,13 @@ class DeleteAll(ApiCase):
 class Forms(ApiCase):
     def test_redirects(self) -> None:
         """A form does what ``DELETE`` does, and redirects to the page by a relative URL."""
-        for path, body, location, asked in (
-            ("forget-project", "project=+De.Mo+", "../?project=de-mo", "/index/de-mo/"),
-            ("forget-list", "", "../?list=forgotten", "/index/"),
+        for path, body, asked in (
+            ("forget-project", "project=+De.Mo+", "/index/de-mo/"),
+            ("forget-list", "", "/index/"),
         ):
             self.fill()
             response = self.ask("POST", f"/admin/{path}", FORM, body=body)
-            assert (response.status, response.headers["location"]) == (303, location)
+            assert (response.status, response.headers["location"][:9]) == (303, "../?done=")
             assert self.asked(asked)
 
     def test_no_name(self) -> None:

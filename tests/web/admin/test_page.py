@@ -74,20 +74,14 @@ class AdminPage(ProxpiCase):
             assert '<span class="insecure"> --trusted-host' in text
 
     def test_forms(self) -> None:
-        """The forms post to relative URLs; a form that did something leads to a sentence on it."""
-        nothing = self.get("/").text
-        tags = Tags(nothing)
+        """The forms post to relative URLs."""
+        tags = Tags(self.get("/").text)
         forms = [(form["method"], form["action"]) for form in tags.attributes("form")]
         assert [action for method, action in forms if method == "post"] == [
             "admin/forget-list",
             "admin/forget-project",
         ]
         assert "project" in [field.get("name") for field in tags.attributes("input")]
-        assert "is invalidated:" not in nothing
-        assert "project list is invalidated:" in self.get("/?list=forgotten").text
-        assert "de-mo is invalidated:" in self.get("/?project=De.Mo").text
-        for query in ("?project=-x", "?project=%ff", "?project=", "?other=demo"):
-            assert "is invalidated:" not in self.get("/" + query).text
 
     def test_injection(self) -> None:
         """Neither ``Host`` nor query get into the page as markup; its script is its own."""
@@ -320,7 +314,6 @@ class ErrorPages(ProxpiCase):
         made = admin_page.error_page(401, f"Not {EVIL}", "Do this.", login=True)
         text = made.body.decode()
         assert made.status == 401
-        assert "default-src 'none'" in made.headers["Content-Security-Policy"]
         assert "<title>Unauthorized – proxpi</title>" in text and "<p>Do this.</p>" in text
         assert EVIL not in text
         assert '<a href="../">' in text
