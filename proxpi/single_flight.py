@@ -51,6 +51,11 @@ class Flight(Generic[T]):
         """Whether a waiter waits for the result, or was late."""
         return bool(self._waiters) or self._late
 
+    @property
+    def waiters(self) -> int:
+        """How many wait for the result."""
+        return len(self._waiters)
+
     def wait(
         self, until: float | None = None, extend: Callable[[], float | None] = lambda: None
     ) -> Deferred[T]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -237,6 +238,7 @@ def build(
         timeout=settings.download_timeout,
         stream=settings.slow_download == "stream",
         ttl=ttls[0] if ttls else 0.0,
+        problems=problems,
         folders=folders,
     )
     mirrors = {name: mirror.in_view(Resolver(each)) for name, each in pages.items()}
@@ -307,8 +309,8 @@ def build(
             inventory=inventory,
             cache_dir=cache_dir,
             problems=problems,
-            downloads=list,
-            prefetching=list,
+            downloads=mirror.downloads,
+            prefetching=lambda: chain(*(each.under_way for each in prefetchers.values())),
             excluded=exclusions.as_json,
             advisories=advisories.status if advisories else None,
             started=started,
@@ -417,6 +419,7 @@ def file_mirror(
     timeout: float,
     stream: bool,
     ttl: float,
+    problems: Problems,
     folders: Sequence[str] = (),
 ) -> Mirror:
     """
@@ -426,7 +429,7 @@ def file_mirror(
     :param ttl: seconds for which a cached file without a digest is fresh
     :param folders: paths of the folders that are indexes, each with a slash at its end
     """
-    ranges = RangeClient(upstream)
+    ranges = RangeClient(upstream, problems)
     extraction = Extraction(cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock))
     cached = CachedFiles(
         upstream=upstream,
@@ -434,6 +437,7 @@ def file_mirror(
         extraction=extraction,
         folder_files=FolderFiles(folders, in_thread),
         clock=clock,
+        problems=problems,
         checks=Flights(clock),
         revalidations=Flights(clock),
         ttl=ttl,
@@ -444,6 +448,9 @@ def file_mirror(
         cached=cached,
         extraction=extraction,
         clock=clock,
+        wall=problems.wall,
+        problems=problems,
+        redirects=not (stream or upstream.offline),
         flights=Flights(clock),
     )
     return Mirror(

@@ -12,6 +12,7 @@ from proxpi.files.folder_files import FolderFiles
 from proxpi.files.layout import OWN_FOLDER, measure, try_to_write
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
+from proxpi.files.progress import DownloadStatus
 from proxpi.files.quota import DeletionQueue, Quota
 from proxpi.files.resolver import (
     METADATA,
@@ -33,6 +34,7 @@ __all__ = [
     "CachedFiles",
     "CachedResponses",
     "DeletionQueue",
+    "DownloadStatus",
     "Downloads",
     "EvictionIndex",
     "Extraction",

@@ -17,14 +17,14 @@ from typing import TypeVar
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.folder_files import FolderFiles
 from proxpi.files.resolver import FileReference
-from proxpi.simple import caching, urls
+from proxpi.problems import Problems, remedy
+from proxpi.simple import caching
 from proxpi.single_flight import Flights, WaitTimeout
 from proxpi.upstream import UpstreamClient, UpstreamFailed
 
@@ -34,7 +34,6 @@ DEADLINE = 5.0
 RETRY = 60.0
 
 T = TypeVar("T")
-_log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -46,6 +45,7 @@ class CachedFiles:
     _extraction: Extraction
     folder_files: FolderFiles
     _clock: IReactorTime
+    _problems: Problems
     _checks: Flights[FileReference, bool]
     _revalidations: Flights[FileReference, None]
     _ttl: float
@@ -79,6 +79,10 @@ class CachedFiles:
         if self._cache_dir.found(reference):
             await self._checks.join(reference, lambda: self._cache_dir.check(reference)).wait()
         return self._cache_dir.verified(reference) is not None
+
+    def is_outdated(self, reference: FileReference) -> bool:
+        """Whether the upstream has another version of a cached file."""
+        return reference in self._outdated
 
     def open_outdated(self, reference: FileReference, error: Exception) -> OpenFile:
         """Open the outdated version of a file that cannot be fetched, or raise the error."""
@@ -118,7 +122,7 @@ class CachedFiles:
         assert verified is not None
         conditions = {"If-None-Match": verified.etag, "If-Modified-Since": verified.modified}
         headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
-        cause: object = None
+        failure: UpstreamFailed | None = None
         try:
             async with self._upstream.file(reference.url, headers) as response:
                 if self._cache_dir.verified(reference) != verified:
@@ -129,11 +133,16 @@ class CachedFiles:
                     self._outdated.add(reference)
                     return
                 if response.status not in (200, 203, 206, 304):
-                    cause = f"{urls.loggable(reference.url)}: status {response.status}"
+                    failure = response.status_error()
         except UpstreamFailed as error:
-            cause = error
+            failure = error
         revalidated_at = self._clock.seconds()
-        if cause is not None:
-            _log.warn("{cause}; the cached version is served", cause=cause)
+        if failure is not None:
+            self._problems.note(
+                ("file", reference.index, failure.kind),
+                f"file not revalidated: {failure}",
+                "the cached version is served",
+                remedy(failure.kind),
+            )
             revalidated_at += min(RETRY - self._ttl, 0.0)
         self._cache_dir.set_revalidated_at(reference, revalidated_at)

@@ -283,15 +283,15 @@ class Fetch:
             else:
                 metrics.DISCARDED.labels(failure.kind).inc()
             then = "given up" if given_up else "asking once more"
-            level = LogLevel.debug if background else LogLevel.warn
+            level = LogLevel.debug if background else LogLevel.info
             _log.emit(level, "{error}; {then}", error=failure, then=then)
             if given_up:
                 raise failure
             if pause:
                 await deferLater(self.upstream.clock, pause)
 
-    def pass_through(self) -> None:
-        """Fetch into memory, for as long as the spool has a reader."""
+    def pass_through(self, failed: Callable[[Exception], object]) -> None:
+        """Fetch into memory, for as long as the spool has a reader; a failure calls `failed`."""
         span = self.spool.span
         length = self.reference.size if span is None else span.stop - span.start
         # What fits into the window arrives at once, whether the client reads or not.
@@ -302,6 +302,7 @@ class Fetch:
                 await self.run(self.verify)
             except Exception as error:  # noqa: BLE001 (the readers are told)
                 self.spool.fail(error)
+                failed(error)
             else:
                 self.spool.complete()
 

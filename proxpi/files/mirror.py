@@ -27,6 +27,7 @@ from proxpi.files.cache_dir import CacheDir, OpenFile, Removed
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
+from proxpi.files.progress import DownloadStatus
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import (
     METADATA,
@@ -246,6 +247,10 @@ class Mirror:
         found = await self._serve(name, filename, self._head, redirects=False)
         assert not isinstance(found, Redirect)
         return found
+
+    def downloads(self) -> list[DownloadStatus]:
+        """Return the downloads under way, of all views."""
+        return self._downloads.status()
 
     def is_cached(self, name: str, filename: str) -> bool:
         """Whether a file is cached, if only unverified, or in a folder; this counts as no use."""

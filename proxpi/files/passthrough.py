@@ -9,11 +9,15 @@ takes the range from the whole file.
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 
 from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
+from proxpi.files.progress import note_failure
 from proxpi.files.resolver import FileReference, Gone, refresh_url
 from proxpi.files.spool import MEMORY_WINDOW, Reader, Spool
+from proxpi.problems import Problems
 from proxpi.simple import Span
 from proxpi.upstream import ContentRange, Offline, SizeLimit, UpstreamClient, UpstreamFailed
 
@@ -83,6 +87,7 @@ class _RangeFetch(Fetch):
 @attrs.frozen(eq=False)
 class RangeClient:
     _upstream: UpstreamClient
+    _problems: Problems
 
     async def length(self, reference: FileReference) -> int | None:
         """Request the size of a file (``HEAD``); ``None`` if the upstream does not tell it."""
@@ -118,8 +123,13 @@ class RangeClient:
     async def pass_through(self, reference: FileReference) -> Reader:
         """Fetch a file for one reader, which begins with the first byte; raises as `Fetch.run`."""
         spool = Spool(reference)
-        Fetch(reference, self._upstream, spool).pass_through()
+        fetch = Fetch(reference, self._upstream, spool)
+        fetch.pass_through(partial(self._note_failure, reference))
         return await spool.begun()
+
+    def _note_failure(self, reference: FileReference, error: Exception) -> None:
+        if isinstance(error, UpstreamFailed) and not isinstance(error, Offline):
+            note_failure(self._problems, reference, error, "its client gets no whole file")
 
     async def pass_range_through(
         self, reference: FileReference, span: Span, size: int
@@ -135,7 +145,12 @@ class RangeClient:
             raise RangeNotServed()
         spool = Spool(reference, span)
         fetch = _RangeFetch(reference, self._upstream, spool, size)
-        fetch.pass_through()
+
+        def failed(error: Exception) -> None:
+            if not fetch.refused:
+                self._note_failure(reference, error)
+
+        fetch.pass_through(failed)
         try:
             return RangeResponse(await spool.begun(), span, size)
         except UpstreamFailed:

@@ -150,8 +150,13 @@ class Spool:
         return self.start + self.digests.size
 
     @property
+    def followers(self) -> int:
+        """How many read it, or wait for its first byte."""
+        return len(self._readers) + len(self._waiting)
+
+    @property
     def followed(self) -> bool:
-        return bool(self._readers or self._waiting)
+        return self.followers > 0
 
     def begin(self, end: int | None, *, withheld: bool = False) -> None:
         """

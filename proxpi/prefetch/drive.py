@@ -124,6 +124,13 @@ class Prefetcher:
     _unused: OrderedDict[Resource, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
     # The bytes of the files and metadata among them.
     _unused_bytes: int = attrs.field(init=False, default=0)
+    # The resources that are being fetched.
+    _under_way: list[Resource] = attrs.field(init=False, factory=list)
+
+    @property
+    def under_way(self) -> list[str]:
+        """The names of the projects, for their pages, and of the files that are being fetched."""
+        return [_filename(each) or each.project for each in self._under_way]
 
     def page_requested(
         self,
@@ -299,7 +306,8 @@ class Prefetcher:
         name = resource.project
         before = self._pages.digests(name)
         began = self._clock.seconds()
-        size = await self._pages.prefetch(name, *run.variant)
+        with self._fetching(resource):
+            size = await self._pages.prefetch(name, *run.variant)
         self._note_fetched(run, resource, size, began)
         after = self._pages.digests(name)
         if after and (after != before or not run.decisions.has_page(name)):
@@ -308,12 +316,21 @@ class Prefetcher:
 
     async def _fetch_file(self, run: _Run, resource: Resource) -> None:
         began = self._clock.seconds()
-        got = await self._files.prefetch(resource.project, _filename(resource))
+        with self._fetching(resource):
+            got = await self._files.prefetch(resource.project, _filename(resource))
         size = got.size if got is not None else None
         self._note_fetched(run, resource, size, began, cached=got is not None and got.cached)
         if run.decisions.needs_metadata(resource):
             await self._read(run, resource)
         self._advance_after(run, resource, size)
+
+    @contextmanager
+    def _fetching(self, resource: Resource) -> Iterator[None]:
+        self._under_way.append(resource)
+        try:
+            yield
+        finally:
+            self._under_way.remove(resource)
 
     def _advance_after(self, run: _Run, resource: Resource, size: int | None) -> None:
         """Begin the steps after a fetch; if it was refused, the next one would be as well."""

@@ -258,7 +258,7 @@ class Revalidated(CachedCase):
                 self.cache(TAG)
                 self.agent.at(URL, failure)
                 self.clock.advance(TTL)
-                with logged("proxpi.files") as log:
+                with logged("proxpi.problems") as log:
                     self.assert_serves(DATA, asked=1)
                 assert "the cached version is served" in log.text
                 self.clock.advance(59)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from contextlib import nullcontext
 from itertools import pairwise
@@ -114,6 +115,23 @@ class Prefetching(PrefetchCase):
             assert ("page one" in self.requested()) == ahead
             assert self.page("other").status == 404
             self.ask("DELETE", "/cache")
+
+    def test_statistics_name_what_is_under_way(self) -> None:
+        """While requests are under way, the statistics have the names of projects and files."""
+
+        def under_way() -> object:
+            return json.loads(self.get("/stats").body)["prefetching"]["under_way"]
+
+        self.project("app", "one")
+        self.project("one")
+        wheel = "app-1.0-py3-none-any.whl"
+        self.agent.silent |= {f"{INDEX}one/", f"{FILES}{wheel}.metadata"}
+        self.page("app")
+        assert under_way() == [f"{wheel}.metadata"]
+        self.agent.release(f"{FILES}{wheel}.metadata")
+        assert under_way() == ["one"]
+        self.agent.release(f"{INDEX}one/")
+        assert under_way() == []
 
     def test_a_client_joins_the_background_flight(self) -> None:
         """A client's request joins the background flight of a page, and gets its response."""

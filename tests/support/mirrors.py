@@ -20,7 +20,7 @@ from proxpi.simple.caching import Span, requested_span
 from proxpi.simple.model import ListedFile, NotListed
 from proxpi.tap import cache_folder, file_mirror
 from tests.support.agent import MemoryAgent, Reply, Silence
-from tests.support.cases import FILES, MIB, FolderCase, at_once, entry, run
+from tests.support.cases import FILES, MIB, FolderCase, at_once, entry, problems_at, run
 from tests.support.indexes import upstream_client
 
 NAME = "demo-1.0-py3-none-any.whl"
@@ -164,6 +164,7 @@ class MirrorCase(FolderCase):
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
+        self.problems = problems_at(self.clock)
         self.agent = MemoryAgent()
         self.pages = FakePages()
         self.threads: list[tuple[Any, Deferred[Any]]] = []
@@ -190,6 +191,7 @@ class MirrorCase(FolderCase):
             timeout=timeout,
             stream=stream,
             ttl=1800,
+            problems=self.problems,
         )
 
     def in_thread(self, work: Any) -> Deferred[Any]:
