@@ -25,6 +25,9 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 #: Widths in pixels: the narrowest telephone, and a wide screen.
 WIDTHS = (320, 1600)
 
+#: Where tests leave pictures of pages.
+SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
+
 OpenPage = Callable[..., Page]
 
 _SHELL = "chromium-headless-shell"
@@ -33,7 +36,13 @@ _NODE = Path(playwright.__file__).with_name("driver") / "node"
 #: Fonts of the system, and those unpacked beside the browser: an unpacked library knows neither.
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>{}</dir><dir>/usr/share/fonts</dir><cachedir>{}</cachedir></fontconfig>
+<fontconfig>
+<dir>{}</dir><dir>/usr/share/fonts</dir><cachedir>{}</cachedir>
+<selectfont><rejectfont>
+<glob>*/DejaVuMath*</glob><glob>*/DejaVuSerif*</glob><glob>*/DejaVuSansCondensed*</glob>
+</rejectfont></selectfont>
+<alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+</fontconfig>
 """
 
 
@@ -60,8 +69,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
 def pages(browser: Browser) -> Iterator[OpenPage]:
     """Open pages, each in a context of its own, and fail at the end if one has complained.
 
-    ``refused`` are the paths whose response may have a status of an error; other keywords are
-    options of playwright's ``new_context``.
+    ``refused`` are the paths whose requests may fail; other keywords are options of playwright's
+    ``new_context``.
     """
     complaints: list[str] = []
 
@@ -97,7 +106,7 @@ def _listen(page: Page, url: str, refused: Sequence[str], complaints: list[str])
 
     def console(message: Any) -> None:
         where = urlsplit(message.location["url"]).path
-        known = "server responded with a status of" in message.text and where in refused
+        known = message.text.startswith("Failed to load resource") and where in refused
         if message.type in ("error", "warning") and not known:
             complaints.append(f"console: {message.text} ({where})")
 
@@ -115,10 +124,15 @@ def _listen(page: Page, url: str, refused: Sequence[str], complaints: list[str])
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
 
 
+def screenshot(page: Page, name: str, folder: Path = SCREENSHOTS) -> None:
+    """Keep what a page looks like, down to its end."""
+    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+
+
 def violations(page: Page) -> list[str]:
     """Return what axe finds wrong with a page: each rule with the elements that break it."""
     script = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-    page.evaluate(script)
+    page.evaluate(script)  # needs a page whose scripts run
     found = page.evaluate("axe.run().then(result => result.violations)")
     return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
