@@ -23,8 +23,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
+from proxpi.problems import Problems
 from proxpi.web.server import Request
 
 COOKIE = b"proxpi-admin"
@@ -38,16 +38,12 @@ MEMORY = 15 * 60.0
 MAX_ADDRESSES = 1000
 #: Answers that are delayed at a time: each holds a connection.
 MAX_DELAYED = 32
-#: Seconds between two log lines on one address.
-LOG_INTERVAL = 60.0
 
 MISSING = "The admin token is needed here: by 'Authorization: Bearer', or as a Basic password."
 WRONG = "The admin token is wrong."
 EXPIRED = "The login has expired."
 
 _COOKIE_VALUE = re.compile(rb"([0-9]{1,12})\.([0-9a-f]{64})")
-
-_log = Logger(namespace="proxpi.admin")
 
 
 @attrs.define(eq=False)
@@ -99,11 +95,10 @@ class AdminToken:
 
 @attrs.define
 class _Failures:
-    """The failures of an address; `until` and `logged_at` are seconds of the clock."""
+    """How often an address has failed, and until when it waits, in seconds of the clock."""
 
     count: int = 0
     until: float = -math.inf
-    logged_at: float = -math.inf
 
 
 @attrs.define(eq=False)
@@ -111,6 +106,7 @@ class FailedTries:
     """Counts the wrong tries of each address, and delays their answers."""
 
     _clock: IReactorTime
+    _problems: Problems
     # The one that failed last is the last.
     _addresses: OrderedDict[str, _Failures] = attrs.field(init=False, factory=OrderedDict)
     _delayed: int = attrs.field(init=False, default=0)
@@ -139,13 +135,12 @@ class FailedTries:
         delay = min(FIRST_DELAY * 2.0 ** min(failures.count, 10), MAX_DELAY)
         failures.count += 1
         failures.until = now + delay
-        if now >= failures.logged_at + LOG_INTERVAL:
-            failures.logged_at = now
-            _log.warn(
-                "wrong admin token from {client} (failure {count}): its tries are slowed",
-                client=client,
-                count=failures.count,
-            )
+        self._problems.note(
+            "admin token",  # one for all addresses, which attackers may have many of
+            f"wrong admin token from {client}",
+            "tries of this address are slowed",
+            "if it is a reverse proxy, name it in PROXPI_TRUSTED_PROXIES",
+        )
         if self._delayed >= MAX_DELAYED:
             raise TriesSlowed(delay)
         self._delayed += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from base64 import b64encode
 from unittest import mock
 
@@ -13,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
+from proxpi.problems import Problems
 from proxpi.web.admin import auth
 from proxpi.web.admin.auth import AdminToken, FailedTries, TriesSlowed, network
 from tests.support.cases import INDEX, ProxpiCase, entry, page, root_list
@@ -312,22 +314,28 @@ class Slowed(AuthCase):
         assert waiting[0].response().status == 401
 
     def test_log(self) -> None:
-        """The first wrong token of an address is logged with it, and one a minute after that."""
-        with logged("proxpi.admin") as log:
-            for _ in range(6):
-                self.begin(WRONG)
+        """Wrong tokens are a problem with the last address: a line of the log once a minute."""
+        with logged("proxpi.problems") as log:
+            for number in range(6):
+                self.begin(WRONG, peer=IPv4Address("TCP", f"203.0.113.{number}", 1))
                 self.clock.advance(31)
         assert {*log.levels} == {"warn"}
-        assert log.lines == [
-            f"wrong admin token from 198.51.100.7 (failure {count}): its tries are slowed"
-            for count in (1, 3, 5)
+        line = (
+            "wrong admin token from 203.0.113.{}; tries of this address are slowed; "
+            "if it is a reverse proxy, name it in PROXPI_TRUSTED_PROXIES{}"
+        )
+        more = " (1 more since this was last logged)"
+        assert log.lines == [line.format(0, ""), line.format(2, more), line.format(4, more)]
+        problems = json.loads(self.get("/stats").body)["problems"]
+        assert [(each["text"], each["count"]) for each in problems] == [
+            ("wrong admin token from 203.0.113.5", 6)
         ]
 
 
 def test_memory() -> None:
     """The failures of a bounded number of addresses are remembered, those of the last ones."""
     clock = Clock()
-    tries = FailedTries(clock)
+    tries = FailedTries(clock, Problems(clock.seconds, time.time))
     with mock.patch.object(auth, "MAX_ADDRESSES", 3):
         waiting = [Deferred.fromCoroutine(tries.fail(name)) for name in "abcda"]
     for name, slowed in {"a": True, "b": False, "c": True, "d": True}.items():
