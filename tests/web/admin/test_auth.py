@@ -193,6 +193,14 @@ class Login(AuthCase):
         exchange.ask("POST", "/admin/login", FORM, origin, body=f"token={TOKEN}")
         assert exchange.response().headers["set-cookie"].endswith("; SameSite=Strict; Secure")
 
+    def test_prefix(self) -> None:
+        """Below a prefix of a trusted proxy, the cookie is for that path alone."""
+        self.build(token=TOKEN, wall=lambda: self.wall, trusted_proxies="192.0.2.0/24")
+        set_cookie = self.log_in("X-Forwarded-Prefix: /python/").headers["set-cookie"]
+        assert "; Path=/python/; " in set_cookie
+        hostile = self.log_in("X-Forwarded-Prefix: /a;Domain=x").headers["set-cookie"]
+        assert "; Path=/; " in hostile
+
     def test_expired(self) -> None:
         """A cookie admits for twelve hours; an expired one is a 401 at once, and no try."""
         cookie = f"Cookie: {self.cookie()}"
