@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from twisted.web.server import Request
 
-from proxpi import __version__, quantities
+from proxpi import quantities
 from proxpi.simple import names
 from proxpi.web import responses
 from proxpi.web.admin import charts
@@ -69,7 +69,7 @@ def home(
     name = re.sub(r":\d*$", "", seen.netloc)
     body = _render(
         "page.html",
-        stats=statistics,
+        **_of_statistics(statistics),
         views=views,
         listing=listing,
         root="",
@@ -83,7 +83,7 @@ def home(
 
 def sections(statistics: Mapping[str, Any]) -> WholeResponse:
     """Render the live sections alone, for the page's script."""
-    return document(200, _render("sections.html", stats=statistics), _HTML, HEADERS)
+    return document(200, _render("sections.html", **_of_statistics(statistics)), _HTML, HEADERS)
 
 
 def error_page(
@@ -120,17 +120,20 @@ def _asset(name: str) -> tuple[bytes, str]:
 
 
 def _render(template: str, **values: Any) -> bytes:
-    stats = values.get("stats")
-    if stats is not None and "proxpi" in stats:
-        started = datetime.fromisoformat(stats["proxpi"]["started"])
-        values["now"] = started.timestamp() + stats["proxpi"]["uptime_seconds"]
-    values["most_excluded"] = MOST_EXCLUDED
     return _templates().get_template(template).render(values).encode("utf-8", "replace")
+
+
+def _of_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of templates that show the statistics; `now` is when these were made."""
+    process = statistics["proxpi"]
+    started = datetime.fromisoformat(process["started"]).timestamp() if process["started"] else 0.0
+    now = started + process["uptime_seconds"]
+    return {"stats": statistics, "now": now, "most_excluded": MOST_EXCLUDED}
 
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import ChainableUndefined, Environment, FileSystemLoader, pass_context
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     templates = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
@@ -138,9 +141,9 @@ def _templates() -> Environment:
         auto_reload=False,
         finalize=_printable,
         trim_blocks=True,
-        undefined=ChainableUndefined,
+        undefined=StrictUndefined,
     )
-    templates.globals |= {"levels": LEVELS, "charts": charts, "version": __version__}
+    templates.globals |= {"levels": LEVELS, "charts": charts}
     quantity = {
         "bytes": _unbroken(quantities.size),
         "count": _unbroken(quantities.count),
@@ -185,7 +188,7 @@ def _unbroken(write: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _title(statistics: Mapping[str, Any]) -> str:
-    level = statistics["state"]["level"] if "state" in statistics else "ok"
+    level = statistics["state"]["level"]
     return "proxpi" if level == "ok" else f"{LEVELS[level]} – proxpi"
 
 
