@@ -131,7 +131,11 @@ class AdminApi:
         statistics = msgspec.to_builtins(await self._statistics.document())
         listing = msgspec.to_builtins(listed)
         result = self._results.find(_query_field(request, "done"))
-        return page.home(request, statistics, self._views, listing, result).apply(request)
+        access: page.Access = "open"
+        if self._authentication is not None:
+            # Not verified: that would be a try, and changes are refused all the same.
+            access = "locked" if auth.login_cookie(request) is None else "logged in"
+        return page.home(request, statistics, self._views, listing, access, result).apply(request)
 
     @app.route(f"/admin/<any({', '.join(map(repr, page.ASSETS))}):name>", methods=["GET"])
     def asset(self, request: Request, name: str) -> bytes:

@@ -164,7 +164,7 @@ class Authentication:
         :raises Unauthorized: if it lacks the token or has a wrong one, after the delay
         :raises TriesSlowed: if it is not evaluated
         """
-        token, cookie = _bearer_or_password(request), _login_cookie(request)
+        token, cookie = _bearer_or_password(request), login_cookie(request)
         if token is None and cookie is None:
             raise Unauthorized(MISSING)
         client = request.client_address
@@ -213,7 +213,7 @@ def _bearer_or_password(request: Request) -> bytes | None:
     return password if colon else None
 
 
-def _login_cookie(request: Request) -> bytes | None:
+def login_cookie(request: Request) -> bytes | None:
     """Return the first cookie of a login (RFC 6265); each further one would be a try."""
     for line in request.requestHeaders.getRawHeaders(b"Cookie") or []:
         for pair in line.split(b";"):

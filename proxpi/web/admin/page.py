@@ -14,7 +14,7 @@ from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 from twisted.web.server import Request
@@ -44,6 +44,9 @@ ASSETS = {
 #: What the page calls the levels of the state.
 LEVELS = {"ok": "OK", "degraded": "Degraded", "failing": "Failing"}
 
+#: Whether changes need no login, or one that the browser lacks, or has.
+Access = Literal["open", "locked", "logged in"]
+
 _HTML = "text/html; charset=utf-8"
 _HERE = Path(__file__).parent
 _LOCAL = re.compile(r"localhost|.*\.localhost|127\.[\d.]+|\[::1\]")
@@ -55,6 +58,7 @@ def home(
     statistics: Mapping[str, Any],
     views: Sequence[str],
     listing: Mapping[str, Any] | None,
+    access: Access = "open",
     result: Result | None = None,
 ) -> WholeResponse:
     """Render the page, with the URL under which the client sees it.
@@ -62,6 +66,7 @@ def home(
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
     :param listing: a page of the cached projects or, with the key ``files``, of the files of one
+    :param access: ``locked`` shows the form to log in in place of the actions
     :param result: of the action that led here
     """
     base_url: str = request.base_url  # type: ignore[attr-defined]
@@ -76,6 +81,7 @@ def home(
         base_url=base_url,
         hostname=name,
         secure=seen.scheme == "https" or _LOCAL.fullmatch(name) is not None,
+        access=access,
         result=result,
     )
     return document(200, body, _HTML, HEADERS)

@@ -256,6 +256,10 @@ class Login(AuthCase):
         wrong = self.ask("POST", "/admin/login", *BROWSER, body="token=wrong", within=1)
         assert (wrong.status, 'name="token"' in wrong.text) == (401, True)
         assert "set-cookie" not in wrong.headers
+        home = self.get("/").text
+        assert 'action="admin/login"' in home and 'action="admin/logout"' not in home
+        home = self.get("/", f"Cookie: {self.cookie()}").text
+        assert 'action="admin/login"' not in home and 'action="admin/logout"' in home
         json_error = self.ask("POST", "/admin/login", body="token=%FF%00", within=2)
         assert (json_error.status, json.loads(json_error.body)["message"]) == (401, auth.WRONG)
 

@@ -247,9 +247,9 @@ class Sections(ProxpiCase):
 class CachedProjects(ProxpiCase):
     """The list of the cached projects, and of the files of one."""
 
-    def read(self, listing: dict[str, Any] | None) -> str:
+    def read(self, listing: dict[str, Any] | None, access: admin_page.Access = "open") -> str:
         request: Any = SimpleNamespace(base_url="http://127.0.0.1:5000/", args={})
-        return admin_page.home(request, document(""), [], listing).body.decode()
+        return admin_page.home(request, document(""), [], listing, access).body.decode()
 
     def links(self, html: str) -> list[str]:
         hrefs = [str(tag["href"]) for tag in Tags(html).attributes("a")]
@@ -301,6 +301,31 @@ class CachedProjects(ProxpiCase):
         tags = Tags(self.read(files()))
         assert {tag["src"] for tag in tags.attributes("script")} == {"admin/page.js"}
         assert tags.attributes("img") == []
+
+    def test_actions(self) -> None:
+        """A project has its actions beside it, unless a login is missing or the name says none."""
+
+        def fields(html: str) -> list[tuple[str | None, str | None]]:
+            hidden = [tag for tag in Tags(html).attributes("input") if tag.get("type") == "hidden"]
+            return [(tag["name"], tag["value"]) for tag in hidden]
+
+        of_file = [("project", "numpy"), ("file", "numpy-2.0.whl")]
+        of_project = [("project", "numpy"), ("project", "numpy")]
+        shown = fields(self.read(files("")))
+        assert shown[:4] == of_project + of_file
+        assert fields(self.read(files(""), "logged in")) == shown
+        assert fields(self.read(files(""), "locked")) == []
+        assert fields(self.read(files("", project="-"))) == []
+
+    def test_access(self) -> None:
+        """Without a login that is needed there is its form alone; with one a form to log out."""
+
+        def posts(access: admin_page.Access) -> set[str | None]:
+            forms = Tags(self.read(projects(), access)).attributes("form")
+            return {form["action"] for form in forms if form["method"] == "post"}
+
+        assert posts("locked") == {"admin/login"}
+        assert posts("logged in") == posts("open") | {"admin/logout"}
 
     def test_counting(self) -> None:
         """While the projects are being counted, the page says so."""
