@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 from twisted.application.service import IService
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from proxpi import metrics
+from proxpi import options as command_line
 from proxpi.config import DEFAULT_VIEW as DEFAULT
 from proxpi.config import IndexSettings
 from proxpi.files import (
@@ -64,7 +67,6 @@ from proxpi.index import (
 )
 from proxpi.local_files import is_local, path_of
 from proxpi.logs import Logged
-from proxpi.options import Options
 from proxpi.prefetch import Prefetcher
 from proxpi.problems import Problems
 from proxpi.reactor_lag import ReactorLag
@@ -116,6 +118,12 @@ if TYPE_CHECKING:
     from proxpi.rules.advisories import Advisories
 
 __all__ = ["Options", "makeService"]
+
+_CHECKS = (
+    "Try the settings, the cache folder, each index and each forward proxy once, print a table, "
+    "and exit with status 0 if nothing failed."
+)
+_log = Logger(namespace="proxpi")
 
 #: Seconds after which a thread has to release the interpreter lock. With Python's own 5 ms the
 #: reactor would wait that long after each system call: several times for one request.
@@ -275,7 +283,7 @@ def build(
         hosts, authentication = machine_names().union(settings.hosts), None
         if settings.admin_token is not None:
             token = AdminToken(settings.admin_token, wall)
-            authentication = Authentication(token, FailedTries(reactor, problems))
+            authentication = Authentication(token, FailedTries(reactor))
 
         def cached_files() -> list[tuple[str, IndexedFile]]:
             cache_dir.count_uses()
@@ -626,6 +634,63 @@ def _upstream(
     )
 
 
+class Options(command_line.Options):
+    """The options of ``twistd proxpi``; ``--check`` ends the process before twistd starts it."""
+
+    optFlags: ClassVar[list[list[str | None]]] = [["check", None, _CHECKS]]
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self["check"]:
+            raise SystemExit(_check(self.settings))
+
+
+def _check(settings: Settings) -> int:
+    """Make the parts as for a start, try what they need, and print it; return the exit status."""
+    from twisted.internet import reactor
+
+    from proxpi.check import Check, report
+
+    use_monotonic_time(reactor)
+    resources = _allocate(settings, reactor)
+    proxpi = _build(settings, reactor, resources, access=str)
+    proxies = proxpi.proxies
+    check = Check(
+        settings=settings,
+        folder=proxpi.cache_dir.folder,
+        upstream=proxpi.upstream,
+        proxies=proxies,
+        to_proxies=_upstream(
+            settings,
+            reactor,
+            os.environ,
+            [f"{each.url}/" for each in (proxies.http, proxies.https) if each is not None],
+            netrc=Netrc(),
+            proxies=Proxies(),
+            pool=proxpi.pool,
+            agent=None,
+        ),
+        in_thread=resources.checks,
+        clock=cast(IReactorTime, reactor),
+    )
+    statuses: list[int] = []
+
+    async def run() -> None:
+        outcomes = await check.run()
+        warnings = [*settings.warnings, *filter(None, [proxpi.netrc.error])]
+        print(report(settings, warnings, outcomes))
+        statuses.append(int(any(each.verdict == "FAILED" for each in outcomes)))
+
+    def begin() -> None:
+        ended = Deferred.fromCoroutine(run())
+        ended.addErrback(lambda failure: _log.failure("the check cannot be made", failure=failure))
+        ended.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    return statuses[0] if statuses else 1  # a signal may have ended it
+
+
 def makeService(options: Options) -> IService:
     """Make the service of ``twistd proxpi``; :exc:`StartFailed` for a wrong setting."""
     from twisted.internet import reactor  # only now: twistd chooses which one to install
@@ -634,22 +699,13 @@ def makeService(options: Options) -> IService:
     sys.setswitchinterval(SWITCH_INTERVAL)
     settings = options.settings
     service = Logged(settings.logging_level, options.parent, reactor)
-    try:
-        proxpi = build(
-            settings,
-            reactor,
-            environment=os.environ,
-            resources=allocate(
-                reactor,
-                indexes=len(settings.indexes),
-                connections=settings.upstream_connections,
-                open_files=FILES,
-            ),
-            access=service.access,
-            owner=options.parent.get("uid") if options.parent is not None else None,
-        )
-    except SettingsError as error:
-        raise StartFailed(f"proxpi: {error}") from None
+    proxpi = _build(
+        settings,
+        reactor,
+        _allocate(settings, reactor),
+        access=service.access,
+        owner=options.parent.get("uid") if options.parent is not None else None,
+    )
     if options.parent is not None:
         # twistd runs, so signals are for this service. It starts first.
         shutdown = Shutdown(
@@ -658,3 +714,34 @@ def makeService(options: Options) -> IService:
         service.addService(shutdown)  # type: ignore[no-untyped-call]
     service.addService(proxpi)  # type: ignore[no-untyped-call]
     return service
+
+
+def _allocate(settings: Settings, reactor: Any) -> Resources:
+    return allocate(
+        reactor,
+        indexes=len(settings.indexes),
+        connections=settings.upstream_connections,
+        open_files=FILES,
+    )
+
+
+def _build(
+    settings: Settings,
+    reactor: Any,
+    resources: Resources,
+    *,
+    access: Callable[[str], object],
+    owner: int | None = None,
+) -> Proxpi:
+    """Build proxpi in this process's environment; :exc:`StartFailed` for a wrong setting."""
+    try:
+        return build(
+            settings,
+            reactor,
+            environment=os.environ,
+            resources=resources,
+            access=access,
+            owner=owner,
+        )
+    except SettingsError as error:
+        raise StartFailed(f"proxpi: {error}") from None

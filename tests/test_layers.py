@@ -29,7 +29,7 @@ LAYERS = [
     {"prefetch"},
     {"web"},
     {"options", "logs", "resources", "reactor_lag"},
-    {"service"},
+    {"service", "check"},
     {"tap"},
 ]
 #: Packages of one layer that do not import each other.

@@ -9,7 +9,7 @@ from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import CachedResponses, EvictionIndex, IndexedFile
 from proxpi.files.extraction import Extraction
 from proxpi.files.folder_files import FolderFiles
-from proxpi.files.layout import OWN_FOLDER
+from proxpi.files.layout import OWN_FOLDER, measure, try_to_write
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
 from proxpi.files.progress import DownloadStatus
@@ -56,4 +56,6 @@ __all__ = [
     "Resolver",
     "UsageLog",
     "WheelMetadata",
+    "measure",
+    "try_to_write",
 ]

@@ -4,7 +4,7 @@ Nothing here knows HTTP clients of proxpi, or package files.
 """
 
 from proxpi.index.breaker import Breakers
-from proxpi.index.client import IndexClient, Root
+from proxpi.index.client import ACCEPT, IndexClient, Root
 from proxpi.index.index_status import IndexStatus
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, NotInView, Page, PageCache, Refetched
@@ -14,6 +14,7 @@ from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, Proj
 from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
+    "ACCEPT",
     "Breakers",
     "FoundPage",
     "Index",

@@ -54,8 +54,13 @@ class Proxy:
     @property
     def name(self) -> str:
         """The proxy without its credentials: ``proxy http://proxy.example:3128``."""
+        return f"proxy {self.url}"
+
+    @property
+    def url(self) -> str:
+        """The URL without path and credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"proxy {self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 @attrs.frozen
