@@ -411,6 +411,13 @@ SETTINGS: tuple[Setting, ...] = (
         accepts="one of " + ", ".join(_LEVELS) + " in any case",
         explains="The least level that is logged: " + ", ".join(_LEVELS) + ".",
     ),
+    Setting(
+        name="log_format",
+        default="text",
+        parse=one_of("text", "json"),
+        accepts="text or json",
+        explains="Format of the log: text, or json for one JSON object a line.",
+    ),
 )
 
 
@@ -453,6 +460,7 @@ class Settings:
     prefetch: bool
     drain_timeout: float
     logging_level: str
+    log_format: str
     in_force: tuple[InForce, ...] = attrs.field(default=(), eq=False)
     warnings: tuple[str, ...] = ()
 

@@ -28,6 +28,7 @@ from twisted.web.resource import IResource
 
 from proxpi import metrics
 from proxpi import options as command_line
+from proxpi.access_log import AccessLog
 from proxpi.config import DEFAULT_VIEW as DEFAULT
 from proxpi.config import IndexSettings
 from proxpi.files import (
@@ -136,7 +137,7 @@ def build(
     *,
     environment: Mapping[str, str],
     resources: Resources,
-    access: Callable[[str], object],
+    access: AccessLog,
     agent: IAgent | None = None,
     owner: int | None = None,
     wall: Callable[[], float] = time.time,
@@ -145,7 +146,7 @@ def build(
     Make the service with all of its parts. No connection is made and no folder is written yet.
 
     :param environment: names forward proxies, netrc and certificates of other programs
-    :param access: writes a line of the access log
+    :param access: the access log
     :param agent: sends requests to upstreams in place of the real agent
     :param wall: gives the seconds since the epoch, for the rules
     :raises SettingsError: for a proxy, certificates, a file of rules, or the folder of an index
@@ -653,7 +654,7 @@ def _check(settings: Settings) -> int:
 
     use_monotonic_time(reactor)
     resources = _allocate(settings, reactor)
-    proxpi = _build(settings, reactor, resources, access=str)
+    proxpi = _build(settings, reactor, resources, access=AccessLog(str, str))
     proxies = proxpi.proxies
     check = Check(
         settings=settings,
@@ -698,7 +699,8 @@ def makeService(options: Options) -> IService:
     use_monotonic_time(reactor)
     sys.setswitchinterval(SWITCH_INTERVAL)
     settings = options.settings
-    service = Logged(settings.logging_level, options.parent, reactor)
+    as_json = settings.log_format == "json"
+    service = Logged(settings.logging_level, as_json, options.parent, reactor)
     proxpi = _build(
         settings,
         reactor,
@@ -730,7 +732,7 @@ def _build(
     reactor: Any,
     resources: Resources,
     *,
-    access: Callable[[str], object],
+    access: AccessLog,
     owner: int | None = None,
 ) -> Proxpi:
     """Build proxpi in this process's environment; :exc:`StartFailed` for a wrong setting."""

@@ -22,7 +22,16 @@ from proxpi.settings import SETTINGS
 TOP = Path(__file__).parent.parent
 LAYERS = [
     {"simple", "single_flight", "atomic_files", "archives", "local_files"}
-    | {"values", "config", "settings", "metrics", "history", "problems", "quantities"},
+    | {
+        "access_log",
+        "values",
+        "config",
+        "settings",
+        "metrics",
+        "history",
+        "problems",
+        "quantities",
+    },
     {"upstream"},
     {"rules"},
     {"index", "files"},

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.application.service import Application, MultiService
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, formatEvent
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
 from proxpi import logs
 from tests.support.logs import logged
@@ -41,12 +46,23 @@ def _sigusr1(request: pytest.FixtureRequest) -> None:
     request.addfinalizer(lambda: signal.signal(signal.SIGUSR1, before))
 
 
-def served(level: str, reactor: Any = None, **twistd: Any) -> tuple[logs.Logged, Any]:
+def served(
+    level: str, reactor: Any = None, *, as_json: bool = False, **twistd: Any
+) -> tuple[logs.Logged, Any]:
     """Return the service with this level, and the observer that twistd finds on its application."""
     application: Componentized = Application("proxpi")
-    service = logs.Logged(level, PLACES | twistd, reactor)
+    service = logs.Logged(level, as_json, PLACES | twistd, reactor)
     service.setServiceParent(application)
     return service, application.getComponent(ILogObserver, None)
+
+
+def access(service: logs.Logged, path: str, *, debug: bool = False) -> None:
+    template = service.access.template(b"GET", path.encode(), 200, 5, "hit", "page")
+    service.access.write(template, "192.0.2.1", 0.0129, "an-id", debug=debug)
+
+
+def line(path: str) -> str:
+    return f"192.0.2.1 GET {path} 200 5 12ms HIT id=an-id"
 
 
 def event(level: Any, text: str) -> dict[str, Any]:
@@ -62,7 +78,7 @@ def test_levels(monkeypatch: pytest.MonkeyPatch, level: str, least: int) -> None
     names = [each.name for each in LogLevel.iterconstants()]
     for each in LogLevel.iterconstants():
         observe(event(each, each.name))
-    assert [line.split()[-1] for line in output.getvalue().splitlines()] == names[least:]
+    assert [each.split()[-1] for each in output.getvalue().splitlines()] == names[least:]
 
 
 @pytest.mark.usefixtures("_sigusr1")
@@ -109,16 +125,18 @@ def test_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_twistd() -> None:
     """Under another parent, and without twistd's options, the log is left as it is."""
     parent = MultiService()
-    service = logs.Logged("INFO", PLACES, FakeReactor())
+    service = logs.Logged("INFO", False, PLACES, FakeReactor())
     service.setServiceParent(parent)
     assert list(parent) == [service]
     application: Componentized = Application("proxpi")
-    service = logs.Logged("INFO", None, Clock())
+    service = logs.Logged("INFO", False, None, Clock())
     service.setServiceParent(application)
     assert application.getComponent(ILogObserver, None) is None
     with logged("proxpi.access") as log:
-        service.access("a {line}")
-    assert log.lines == ["a {line}"]
+        access(service, "/{line}")
+        access(service, "/health", debug=True)
+    assert log.lines == [line("/{line}"), line("/health")]
+    assert log.levels == ["info", "debug"]
 
 
 def test_access_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,19 +145,21 @@ def test_access_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("time.time", lambda: 0.0)
     service, observe = served("INFO", clock)
-    service.access("first {line}")
-    service.access("second line")
+    access(service, "/first{line}")
+    access(service, "/second")
     assert output.getvalue() == ""
     clock.advance(logs.DELAY)
     first, second = output.getvalue().splitlines()
     assert re.fullmatch(
-        r"1970-01-01T\d\d:\d\d:\d\d\+0000 \[proxpi\.access#info\] first {line}", first
+        r"1970-01-01T\d\d:\d\d:\d\d\+0000 \[proxpi\.access#info\] "
+        + re.escape(line("/first{line}")),
+        first,
     )
     observe(event(LogLevel.info, "an event") | {"log_system": "proxpi.access#info"})
-    assert output.getvalue().splitlines()[2].replace("an event", "second line") == second
-    service.access("third")
+    assert output.getvalue().splitlines()[2].replace("an event", line("/second")) == second
+    access(service, "/third")
     clock.advance(logs.DELAY)
-    assert output.getvalue().endswith(" third\n")
+    assert output.getvalue().endswith(line("/third") + "\n")
     assert clock.getDelayedCalls() == []
 
 
@@ -148,12 +168,12 @@ def test_access_lines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     output = catch(monkeypatch)
     service, observe = served("INFO", Clock())
     for number in range(3):
-        service.access(f"line {number}")
+        access(service, f"/{number}")
         observe(event(LogLevel.warn, f"event {number}"))
-    service.access("the end")
+    access(service, "/end")
     service.stopService()
-    words = [line.split("] ")[1] for line in output.getvalue().splitlines()]
-    order = ["line 0", "event 0", "line 1", "event 1", "line 2", "event 2", "the end"]
+    words = [each.split("] ")[1] for each in output.getvalue().splitlines()]
+    order = [text for n in range(3) for text in (line(f"/{n}"), f"event {n}")] + [line("/end")]
     assert words == order
 
 
@@ -161,12 +181,154 @@ def test_access_lines_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the level INFO access lines are left out; a place that takes none stops nothing."""
     output = catch(monkeypatch)
     clock = Clock()
-    served("WARNING", clock)[0].access("a line")
+    access(served("WARNING", clock)[0], "/a")
+    access(served("INFO", clock)[0], "/health", debug=True)
     clock.advance(1)
     assert output.getvalue() == ""
+    access(served("DEBUG", clock)[0], "/health", debug=True)
+    clock.advance(1)
+    assert output.getvalue().endswith(f"[proxpi.access#debug] {line('/health')}\n")
     service, _ = served("INFO", clock)
-    service.access("a line")
+    access(service, "/a")
     output.close()
     clock.advance(1)
-    service.access("another")
+    access(service, "/another")
     clock.advance(1)
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_colored"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_colors(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_colored: bool
+) -> None:
+    """On a terminal the level has a color, unless ``NO_COLOR`` is set or the terminal has none."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    output = FakeTerminal()
+    monkeypatch.setattr("sys.stdout", output)
+    service, observe = served("INFO", Clock())
+    access(service, "/a")
+    for level, color in ((LogLevel.info, 36), (LogLevel.warn, 33), (LogLevel.error, 31)):
+        observe(event(level, "an\x1b[31m event"))
+        line = output.getvalue().splitlines()[-1]
+        assert (f" \x1b[{color}m[test" in line) is is_colored
+        assert line.endswith(r"] an\x1b[31m event" if not is_colored else r"an\x1b[31m event")
+    assert ("\x1b[36m[proxpi.access#info]\x1b[0m 192" in output.getvalue()) is is_colored
+    assert ("\x1b" in output.getvalue()) is is_colored
+
+
+def test_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What twistd logs of itself at its start and its end is left out; what stops it is not."""
+    output = catch(monkeypatch)
+    _, observe = served("DEBUG")
+    for text in (
+        *("twistd {version} ({exe} {pyVersion}) starting up.", "reactor class: {reactor}."),
+        *("Main loop terminated.", "Server Shut Down."),
+    ):
+        observe(event(LogLevel.info, text) | {"version": 1, "exe": 2, "pyVersion": 3, "reactor": 4})
+    for text in ("(TCP Port 5000 Closed)", "proxpi.web.server.Site starting on 5000"):
+        observe(
+            {
+                "log_text": text,
+                "log_level": LogLevel.info,
+                "log_time": 0.0,
+                "log_namespace": "log_legacy",
+            }
+        )
+    assert output.getvalue() == ""
+    observe(event(LogLevel.info, "Received SIGTERM, shutting down."))
+    assert "SIGTERM" in output.getvalue()
+
+
+HOSTILE = st.text() | st.text('"\\\r\n\x1b\x9b\u2028\u202e{}[ \ud800', min_size=1)
+
+
+def failure(text: str) -> Failure:
+    try:
+        raise ValueError(text)
+    except ValueError:
+        return Failure()
+
+
+@given(HOSTILE, st.booleans())
+def test_forged_events(text: str, fails: bool) -> None:
+    """Whatever an upstream or a client says: an event is one line, or one with its traceback."""
+    record = {
+        "log_level": LogLevel.warn,
+        "log_format": "said {text}",
+        "text": text,
+        "log_time": 0.0,
+    }
+    record |= {"log_namespace": "test", **({"log_failure": failure(text)} if fails else {})}
+    first, *others = (logs.TextFormat().event(record) or "").removesuffix("\n").split("\n")
+    assert re.fullmatch(r"1970-01-01T\S+ \[test#warn\] said .*", first)
+    assert bool(others) is fails
+    assert all(each[0] == "\t" and each[1:].isprintable() for each in others)
+    line = logs.JsonFormat().event(record) or ""
+    assert line.endswith("}\n") and line[:-1].isprintable()
+    found = json.loads(line)
+    assert (found["level"], found["logger"]) == ("warn", "test")
+    assert found["message"] == first.partition("] ")[2]
+    assert ("ValueError" in found.get("traceback", "")) is fails
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As JSON, events and access lines are objects, one a line, with time, level and logger."""
+    output = catch(monkeypatch)
+    monkeypatch.setattr("time.time", lambda: 1.25)
+    service, observe = served("DEBUG", Clock(), as_json=True)
+    access(service, "/%25{a}")
+    access(service, "/health", debug=True)
+    observe(event(LogLevel.error, "it {failed}") | {"failed": "fails", "log_time": 2.0625})
+    observe(event(LogLevel.error, ""))
+    observe(
+        {
+            "log_text": "old",
+            "log_level": LogLevel.info,
+            "log_time": 0.0,
+            "log_namespace": "log_legacy",
+        }
+        | {"log_format": "{log_text}"}
+    )
+    first, health, third, old = map(json.loads, output.getvalue().splitlines())
+    assert first | {"path": ""} == {
+        "time": "1970-01-01T00:00:01.250Z",
+        "level": "info",
+        "logger": "proxpi.access",
+        "client": "192.0.2.1",
+        "message": "GET /%25{a} 200",
+        "method": "GET",
+        "path": "",
+        "status": 200,
+        "bytes": 5,
+        "outcome": "hit",
+        "kind": "page",
+        "ms": 12,
+        "request_id": "an-id",
+    }
+    assert (health["level"], health["path"]) == ("debug", "/health")
+    assert third == {
+        "time": "1970-01-01T00:00:02.062Z",
+        "level": "error",
+        "logger": "test",
+        "message": "it fails",
+    }
+    assert (old["logger"], old["message"]) == ("log_legacy", "old")
+
+
+def test_json_in_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In syslog, which has a format of its own, lines are text."""
+    monkeypatch.setattr(logs, "SyslogObserver", lambda _: Mock())
+    service, _ = served("INFO", as_json=True, syslog=True)
+    with logged("proxpi.access") as log:
+        access(service, "/a")
+    assert log.lines == [line("/a")]

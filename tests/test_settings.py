@@ -79,6 +79,7 @@ def test_defaults() -> None:
         prefetch=True,
         drain_timeout=8.0,
         logging_level="INFO",
+        log_format="text",
     )
 
 

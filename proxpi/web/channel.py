@@ -49,6 +49,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -65,6 +66,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
+from proxpi.access_log import AccessLog
 from proxpi.values import UNIX
 from proxpi.web import accounting, responses
 from proxpi.web.forwarded import TrustedProxies, peer_address
@@ -76,6 +78,7 @@ from proxpi.web.request_parser import (
     Head,
     check_beginning,
     parse,
+    without_origin,
 )
 from proxpi.web.response_cache import CachedResponse, ResponseCache
 from proxpi.web.transfer import POLL, Output, send_bytes, send_file
@@ -115,13 +118,12 @@ class Limiter(typing.Protocol):
 
 
 class Server(typing.Protocol):
-    """Tells the time, knows the views, and writes the access log: `proxpi.web.server.Site`."""
+    """Tells the time, knows the views, and has the access log: `proxpi.web.server.Site`."""
 
     clock: IReactorTime
+    access: AccessLog
     trusted_proxies: TrustedProxies
 
-    def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str: ...
-    def log_response(self, client: str, line: str, seconds: float) -> None: ...
     def is_read_only(self, target: bytes) -> bool: ...
 
 
@@ -218,13 +220,18 @@ class Channel(Protocol):
             self._request.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        entry, now = None, self._clock.seconds()
         output = self.output
         if self._state is IDLE and output.plain and self.admitted and not output.unsent:
-            entry = self._cache.find(data, now)
-        if entry is not None:
-            self._send_cached(entry, now)
-            return
+            now = self._clock.seconds()
+            entry, client, request_id = self._cache.find(data, now), self.peer, ""
+            if entry is None:
+                common, fields = without_origin(data)
+                entry = self._cache.search(data, common, now)
+                client = self._server.trusted_proxies.client(client, fields, common)
+                request_id = fields.get(b"x-request-id", "")
+            if entry is not None:
+                self._send_cached(entry, now, client, request_id)
+                return
         if not output.plain:
             self._note_peer()  # a PROXY header may have come before
         self._input += data
@@ -244,7 +251,7 @@ class Channel(Protocol):
 
     # Responses from the cache.
 
-    def _send_cached(self, entry: CachedResponse, now: float) -> None:
+    def _send_cached(self, entry: CachedResponse, now: float, client: str, request_id: str) -> None:
         head = entry.head(now)
         try:
             sent = self.output.send_cached(head, entry)
@@ -253,21 +260,32 @@ class Channel(Protocol):
             return
         if sent == len(head) + entry.size:
             self._cache.count(entry)
-            self._log_cached(entry, 0.0)
+            self._server.access.write(entry.line, client, 0.0, request_id)
             self._deadline = now + IDLE_TIMEOUT
             if self._timer_at > now + POLL:
                 self._ring_in(POLL)  # to see whether the client takes it
         else:
-            self._send_rest(entry, head, sent, now)
+            write = partial(self._server.access.write, entry.line, client, request_id=request_id)
+            self._send_rest(entry, head, sent, now, write)
 
-    def _send_rest(self, entry: CachedResponse, head: bytes, sent: int, started: float) -> None:
-        """Send what the socket did not take of a cached response."""
+    def _send_rest(
+        self,
+        entry: CachedResponse,
+        head: bytes,
+        sent: int,
+        started: float,
+        write_line: Callable[[float], object],
+    ) -> None:
+        """Send what the socket did not take of a cached response.
+
+        :param write_line: writes its line of the access log, with the seconds that it took
+        """
 
         start = max(0, sent - len(head))
 
         def finish() -> None:
             self._cache.count_late(entry)
-            self._log_cached(entry, self._clock.seconds() - started)
+            write_line(self._clock.seconds() - started)
             self.requestDone(rest)
 
         def disconnect() -> None:
@@ -281,9 +299,6 @@ class Channel(Protocol):
         else:
             copy, begin, stop = entry.held.share(), entry.start + start, entry.stop
             send_file(rest, copy.file.fileno(), begin, stop, copy.close, copy.mark_unverified)
-
-    def _log_cached(self, entry: CachedResponse, seconds: float) -> None:
-        self._server.log_response(self.peer, entry.line, seconds)
 
     # Input.
 
@@ -417,9 +432,11 @@ class Channel(Protocol):
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
         body = b"" if bare else body
         self.write(head + body)
-        accounting.count("other", accounting.outcome(error.status, ""), "", sent=len(body))
-        line = self._server.log_line(b"-", b"-", error.status, len(body), "-")
-        self._server.log_response(self.peer, line, 0.0)
+        kind, outcome = "other", accounting.outcome(error.status, "")
+        accounting.count(kind, outcome, "", sent=len(body))
+        access = self._server.access
+        line = access.template(b"-", b"-", error.status, len(body), outcome, kind)
+        access.write(line, self.peer, 0.0)
         self._end(lingers=True)
         self._discard()
 
@@ -431,8 +448,8 @@ class Channel(Protocol):
         if cacheable is not None and key is not None and self.output.plain:
             if request.method == b"HEAD" or request.code == 304:
                 cacheable = cacheable.without_body()
-            size = cacheable.size
-            line = self._server.log_line(request.method, request.path, request.code, size, "HIT")
+            shown = (request.method, request.path, request.code, cacheable.size)
+            line = self._server.access.template(*shown, "hit", request.kind)
             self._cache.store(
                 key,
                 code + b" " + reason,

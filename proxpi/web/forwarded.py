@@ -12,7 +12,7 @@ first address that is not trusted is the client; what stands left of it may be i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -65,8 +65,7 @@ class TrustedProxies:
         self._unix = UNIX in (stated := list(peers))
         self._networks = [each for each in stated if not isinstance(each, str)]
         self.trusts = lru_cache(KEPT)(self._trusts)
-        #: The same as :meth:`_find_client`.
-        self.client = lru_cache(KEPT)(self._find_client)
+        self._client = lru_cache(KEPT)(self._find_client)
 
     def _trusts(self, peer: str) -> bool:
         """Return whether an address, or ``unix``, is that of a trusted proxy."""
@@ -74,12 +73,22 @@ class TrustedProxies:
             return self._unix and peer == UNIX
         return any(address in network for network in self._networks)
 
-    def _find_client(self, peer: str, forwarded_for: str, forwarded: str = "") -> str:
-        """Return the address of the client.
-
-        :param forwarded_for: ``X-Forwarded-For``
-        :param forwarded: ``Forwarded``, if the request has no ``X-Forwarded`` field
+    def client(self, peer: str, fields: Mapping[bytes, str], head: bytes) -> str:
         """
+        Return the address of the client alone.
+
+        :param fields: those of the request's origin; see `request_parser.without_origin`
+        :param head: the rest of its head
+        """
+        if not (fields and self.trusts(peer)):
+            return peer
+        if b"x-forwarded-for" in fields:
+            return self._client(peer, fields[b"x-forwarded-for"], "")
+        if b"forwarded" in fields and b"\r\nx-forwarded-" not in head.lower():
+            return self._client(peer, "", fields[b"forwarded"])
+        return peer
+
+    def _find_client(self, peer: str, forwarded_for: str, forwarded: str) -> str:
         chain = [each.get("for", "") for each in _elements(forwarded)] if forwarded else []
         return self._walk(peer, chain or forwarded_for.split(","))[0]
 

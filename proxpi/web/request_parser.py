@@ -34,6 +34,8 @@ MAX_TRAILERS = 100
 MAX_ALIAS = 2048
 #: The fields on which a response from the cache depends, besides the target.
 KEY_FIELDS = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
+#: Fields that state the origin of a request: no response from the cache depends on them.
+ORIGIN_FIELDS = (b"x-request-id", b"x-forwarded-for", b"forwarded")
 #: Fields with which the response cache answers no request.
 _UNCACHED = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 #: Other fields that are interpreted.
@@ -53,6 +55,8 @@ _INTERPRETED = re.compile(
     rb"^(%b):(.*)\r$" % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), *_OTHERS)),
     re.IGNORECASE | re.MULTILINE,
 )
+#: A line with such a field, and the line end before it.
+_ORIGIN = re.compile(rb"\r\n(%b):(%b)(?=\r\n)" % (b"|".join(ORIGIN_FIELDS), _VALUE), re.IGNORECASE)
 _REQUEST_LINE = re.compile(_LINE)
 _NAME = re.compile(_TOKEN + rb"+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
@@ -161,6 +165,22 @@ def cache_key(data: bytes) -> CacheKey | None:
         return parse(data).key
     except BadRequest:
         return None
+
+
+def without_origin(head: bytes) -> tuple[bytes, dict[bytes, str]]:
+    """
+    Return data that may be one whole head without its :data:`ORIGIN_FIELDS`, and these.
+
+    What is left is a valid head if and only if the data is one.
+    """
+    common, *found = _ORIGIN.split(head)
+    if not found or head.find(b"\r\n\r\n") != len(head) - 4:
+        return head, {}
+    fields: dict[bytes, str] = {}
+    for name, value in zip(found[::3], found[1::3], strict=True):
+        name, text = name.lower(), value.decode("latin-1").strip(" \t")
+        fields[name] = f"{fields[name]}, {text}" if name in fields else text
+    return b"".join((common, *found[2::3])), fields
 
 
 def _is_refresh(target: bytes, interpreted: dict[bytes, list[bytes]]) -> bool:

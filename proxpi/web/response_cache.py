@@ -5,8 +5,9 @@ Clients of one image send the same bytes, run after run. When a resource answers
 open file. An entry is found
 
 * by the very bytes of a request;
+* by these bytes without the fields that state its origin, which may differ with each request;
 * by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_parser`). That
-  head then becomes an alias of the entry.
+  head, without the fields of its origin, then becomes an alias of the entry.
 
 States of an entry: *stored*, and *removed* (invalidated, expired, replaced or evicted; its
 descriptor is closed). Invalidating a page or file removes every entry built from it. A page's entry
@@ -87,7 +88,7 @@ class Cacheable:
 class CachedResponse:
     """A response without the time in its head; see :class:`Cacheable`.
 
-    :ivar line: its line in the access log, after the client's address
+    :ivar line: the template of its lines in the access log
     :ivar kind: what its requests are for, and `index`: the name of the index of its content
     :ivar body_size: bytes of its body
     :ivar uses: how often it was sent; so often when it was last `accounted` for, and when eviction
@@ -202,10 +203,19 @@ class ResponseCache:
             self._uses[path] = before + times, max(turn, entry.turn)
 
     def find(self, head: bytes, now: float) -> CachedResponse | None:
-        """Return the response to what may be one whole head, by its bytes or its cache key."""
+        """Return the response to what may be one whole head, by its very bytes."""
         entry = self._by_head.get(head)
+        return entry if entry is not None and self._is_usable(entry, now) else None
+
+    def search(self, head: bytes, common: bytes, now: float) -> CachedResponse | None:
+        """
+        Return the response to what may be one whole head.
+
+        :param common: that without the fields of its origin
+        """
+        entry = self.find(common, now) if common is not head else None
         if entry is not None:
-            return entry if self._is_usable(entry, now) else None
+            return entry
         key = cache_key(head)
         entry = self._by_key.get(key) if key is not None else None
         if entry is None or not self._is_usable(entry, now):
@@ -213,9 +223,9 @@ class ResponseCache:
         if len(entry.aliases) >= ALIASES:
             self._charge(entry, -len(entry.aliases[0]) - ALIAS_OVERHEAD)
             del self._by_head[entry.aliases.pop(0)]
-        entry.aliases.append(head)
-        self._by_head[head] = entry
-        self._charge(entry, len(head) + ALIAS_OVERHEAD)
+        entry.aliases.append(common)
+        self._by_head[common] = entry
+        self._charge(entry, len(common) + ALIAS_OVERHEAD)
         self._evict(keep=entry)
         return entry
 
@@ -241,7 +251,7 @@ class ResponseCache:
         Store a response in the place of any other with the same key, if it can be kept.
 
         :param status: the status code and its reason
-        :param line: its line in the access log
+        :param line: the template of its lines in the access log
         :param kind: what the request is for, and `index`: the name of the index of its content
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop

@@ -9,7 +9,6 @@ latest at the deadline.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from io import BytesIO
@@ -23,6 +22,7 @@ from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
+from proxpi.access_log import AccessLog, escaped
 from proxpi.web import accounting, responses
 from proxpi.web.channel import MAX_BODY, Channel
 from proxpi.web.forwarded import Forwarded, TrustedProxies
@@ -38,17 +38,12 @@ DRAIN_POLL = 0.05
 CLOSE_TIMEOUT = 1.0
 #: Bytes of all bodies above :data:`~proxpi.web.channel.MAX_BODY` that are in memory.
 MAX_BODIES = 128 * 1024 * 1024
-#: Bytes of a path that the access log shows.
-MAX_LOGGED_PATH = 2048
 #: Host and port in URLs for a client of HTTP/1.0 that states none.
 DEFAULT_AUTHORITY = "127.0.0.1:5000"
 #: The paths that are requested every few seconds, by what starts and watches processes.
 PROBES = (b"/health", b"/ready")
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
 
-_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
-
-_access = Logger(namespace="proxpi.access")
 _log = Logger(namespace="proxpi.web")
 
 
@@ -115,6 +110,11 @@ class Request(server.Request):
 
     def _elapsed(self) -> float:
         return float(self.site.clock.seconds()) - self.started
+
+    @property
+    def outcome(self) -> str:
+        """See :mod:`proxpi.web.accounting`."""
+        return accounting.outcome(self.code, self.x_cache)
 
     @property
     def x_cache(self) -> str:
@@ -313,13 +313,13 @@ class Site(server.Site):
         limiter: ConnectionLimiter,
         response_cache: ResponseCache,
         readiness: Readiness,
-        access: Callable[[str], object],
+        access: AccessLog,
         trusted_proxies: TrustedProxies,
     ) -> None:
         """
         :param views: the resources of all that lies under ``/index/``, by the segment before that
         :param rest: gives the resource of all other paths; called at the first such request
-        :param access: writes a line of the access log
+        :param access: the access log
         """
         server.Site.__init__(self, views[b""], reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
@@ -329,7 +329,7 @@ class Site(server.Site):
         self._response_cache = response_cache
         self._views = views
         self._rest = rest
-        self._write_line = access
+        self.access = access
         retry = {"Retry-After": str(responses.RETRY_AFTER)}
         self._overloaded = _Fixed(responses.text(503, OVERLOADED, retry))
         self._health = _Fixed(responses.success(responses.NO_STORE))
@@ -363,35 +363,25 @@ class Site(server.Site):
         return find_view(target, self._views) is not None
 
     def log(self, request: Any) -> None:
-        status, sent, cache = request.code, request.sentLength, request.x_cache
-        seconds = self.clock.seconds() - request.started
+        status, sent, outcome = request.code, request.sentLength, request.outcome
         accounting.count(
             request.kind,
-            accounting.outcome(status, cache),
+            outcome,
             request.index,
             sent=sent,
             seconds=request.head_seconds,
             upstream=request.upstream,
         )
-        line = self.log_line(request.method, request.path, status, sent, cache or "-")
-        if b"/" + request.path.strip(b"/") in PROBES and request.code == 200:
+        line = (request.method, request.path, status, sent, outcome, request.kind)
+        self.access.write(
+            self.access.template(*line),
+            request.client_address,
+            self.clock.seconds() - request.started,
+            responses.field(request, b"X-Request-ID") or "",
+            upstream=request.upstream,
             # They come every few seconds.
-            _access.debug("{line}", line=f"{request.client_address} {line} {seconds:.3f}s")
-        else:
-            self.log_response(request.client_address, line, seconds)
-
-    def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str:
-        """
-        Write a line of the access log without client and duration.
-
-        :param path: without its query, in which people put tokens
-        :param size: bytes of the body that were sent
-        """
-        name = escaped(path[:MAX_LOGGED_PATH]) + ("..." if len(path) > MAX_LOGGED_PATH else "")
-        return f"{escaped(method[:MAX_LOGGED_PATH])} {name} {status} {size} {cache}"
-
-    def log_response(self, client: str, line: str, seconds: float) -> None:
-        self._write_line(f"{client} {line} {seconds:.3f}s")
+            debug=status == 200 and b"/" + request.path.strip(b"/") in PROBES,
+        )
 
 
 class _Ready(Resource):
@@ -432,8 +422,3 @@ def _is_text(segments: list[bytes]) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def escaped(data: bytes) -> str:
-    """Escape bytes of a client so that they cannot forge a line of a log."""
-    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))

@@ -97,9 +97,9 @@ def test_proxy_protocol(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     assert proxy.get("/index/demo/").status == 200
     for header, client in PROXY_HEADERS.items():
         for head, line in (
-            (CLOSE, "GET /index/demo/ 200 \\d+ HIT"),
-            (HEAD + CLOSE, "GET /index/demo/ 200 \\d+ HIT"),
-            (HEAD.replace(b" /", b" "), "- - 400 \\d+ -"),
+            (CLOSE, "GET /index/demo/ 200 \\d+ \\d+ms HIT"),
+            (HEAD + CLOSE, "GET /index/demo/ 200 \\d+ \\d+ms HIT"),
+            (HEAD.replace(b" /", b" "), "- - 400 \\d+ \\d+ms REFUSED"),
         ):
             before = len(proxy.output.splitlines())
             with sockets.connect(origin) as opened:

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
+from proxpi.access_log import AccessLog
 from proxpi.files import fetch
 from proxpi.problems import Problems
 from proxpi.resources import Resources
@@ -203,6 +204,7 @@ class ProxpiCase(FolderCase):
         }
         self.response_cache.invalidate(None)
         self.access_log: list[str] = []
+        self.health_log: list[str] = []
         proxpi = build(
             Settings.read({f"PROXPI_{name}": text for name, text in settings.items()}, {}),
             self.clock,
@@ -215,7 +217,7 @@ class ProxpiCase(FolderCase):
                 client_descriptors=client_descriptors,
                 open_files=open_files,
             ),
-            access=self.access_log.append,
+            access=AccessLog(self.access_log.append, self.health_log.append),
             agent=self.agent,
             wall=wall,
         )

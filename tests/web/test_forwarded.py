@@ -55,7 +55,7 @@ def test_client(chain: str) -> None:
     """The client is the first address from the right that is not trusted."""
     assert read(("X-Forwarded-For", chain)).client == CHAINS[chain]
     proxies = TrustedProxies(map(peer, TRUSTED))
-    assert proxies.client(PROXY, chain) == CHAINS[chain]
+    assert proxies.client(PROXY, {b"x-forwarded-for": chain}, b"") == CHAINS[chain]
 
 
 def test_several_lines() -> None:
@@ -145,7 +145,9 @@ def test_forwarded(value: str) -> None:
     """``Forwarded`` is read as RFC 7239 writes it."""
     found = read(("Forwarded", value))
     assert (found.client, found.scheme, found.authority) == ELEMENTS[value]
-    assert TrustedProxies(map(peer, TRUSTED)).client(PROXY, "", value) == found.client
+    assert (
+        TrustedProxies(map(peer, TRUSTED)).client(PROXY, {b"forwarded": value}, b"") == found.client
+    )
 
 
 def test_forwarded_beside_others() -> None:

@@ -13,6 +13,8 @@ from unittest.mock import Mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
 
 from proxpi.index.page_cache import PageCache
 from proxpi.simple import caching
@@ -21,7 +23,7 @@ from proxpi.web.response_cache import ResponseCache
 from proxpi.web.transfer import POLL, STALL_TIMEOUT
 from tests.support.agent import Reply
 from tests.support.cases import FILES, ProxpiCase, entry, page
-from tests.support.exchange import Exchange, settle
+from tests.support.exchange import PEER, Exchange, settle
 from tests.support.exchange import request as written
 
 PAGE = "/index/demo/"
@@ -65,9 +67,12 @@ class CacheCase(ProxpiCase):
             client.receive()
         return client.received[before:]
 
-    def is_cached(self, head: bytes) -> bool:
+    def aliases(self) -> int:
+        return sum(len(entry.aliases) for entry in self.response_cache)
+
+    def is_cached(self, head: bytes, peer: IAddress = PEER) -> bool:
         """Return whether the response cache answers: then no request is made."""
-        client = self.connect()
+        client = self.connect(peer=peer)
         client.channel._make_request = make = Mock(side_effect=client.channel._make_request)
         client.send(head)
         client.hang_up()
@@ -141,7 +146,66 @@ class Responses(CacheCase):
         self.receive(head, head)
         self.put(time, "time", lambda: 86_400.0)
         assert b"\r\nDate: Fri, 02 Jan 1970 00:00:00 GMT\r\n" in self.receive(head)
-        assert self.access_log[-3:] == [f"192.0.2.1 GET {PAGE}{SMALL} 200 500 HIT 0.000s"] * 3
+        lines = [line.rpartition("-")[0] for line in self.access_log[-3:]]
+        assert lines[0].startswith(f"192.0.2.1 GET {PAGE}{SMALL} 200 500 0ms HIT id=")
+        assert lines == [lines[0]] * 3
+        assert len({*self.access_log[-3:]}) == 3, "each request has its own ID"
+
+    def test_request_ids(self) -> None:
+        """The ID of a request is logged, and keeps it neither from a hit nor from an alias."""
+        self.stored()
+        count = self.aliases()
+        for number in range(3):
+            for name, value in (
+                ("X-Request-ID", f"a-{number}"),
+                ("x-request-id", f" b-{number}\t"),
+            ):
+                head = written("GET", PAGE + SMALL, JSON, f"{name}:{value}", "Via: x")
+                assert self.is_cached(head)
+                assert self.access_log[-1].endswith(f" HIT id={value.strip()}")
+        assert self.aliases() == count + 1
+        assert self.is_cached(written("GET", PAGE + SMALL, JSON, "Via: x")), "the same alias"
+        assert self.is_cached(written("GET", PAGE + SMALL, JSON, "X-Request-ID: a b"))
+        assert re.search(" id=[0-9a-f]{6}-[0-9a-f]+$", self.access_log[-1])
+
+    def test_forwarded(self) -> None:
+        """Behind a trusted proxy, hits are logged with their client, and share an alias."""
+        other = IPv4Address("TCP", "192.0.2.9", 1)
+        for trusted in ("192.0.2.1", ""):
+            self.build(trusted_proxies=trusted)
+            self.fill()
+            self.stored()
+            count = self.aliases()
+            for fields, client in (
+                (["X-Forwarded-For: 203.0.113.1, 192.0.2.77"], "192.0.2.77"),
+                (["X-Forwarded-For: 203.0.113.1", "x-forwarded-for: 192.0.2.78"], "192.0.2.78"),
+                (["Forwarded: for=192.0.2.79"], "192.0.2.79"),
+                (["Forwarded: for=192.0.2.79", "X-Forwarded-For: 192.0.2.80"], "192.0.2.80"),
+                (["X-Forwarded-For: unknown"], "192.0.2.1"),
+                ([], "192.0.2.1"),
+            ):
+                head = written("GET", PAGE + SMALL, JSON, *fields)
+                for _ in range(2):
+                    assert self.is_cached(head)
+                    found = self.access_log[-1].split()[0]
+                    assert found == (client if trusted else "192.0.2.1"), fields
+                    assert self.is_cached(head, peer=other)
+                    assert self.access_log[-1].split()[0] == "192.0.2.9"
+            assert self.aliases() == count
+            proto = "X-Forwarded-Proto: https"
+            head = written("GET", PAGE + SMALL, JSON, proto, "Forwarded: for=192.0.2.79")
+            assert self.is_cached(head)
+            assert self.access_log[-1].startswith("192.0.2.1 ")
+
+    def test_malformed_origin(self) -> None:
+        """What is no whole, valid head with the fields of its origin is no hit."""
+        head = self.stored()
+        for line in (b"X-Request-ID : a", b"X-Request-ID: a\x00", b"X-Request-ID: a\nb: c", b"X-F"):
+            assert b" 200 OK" not in self.receive(head[:-2] + line + b"\r\n\r\n"), line
+        assert not self.is_cached(head[:-2] + b"\r\nX-Request-ID: a\r\n")
+        assert not self.is_cached(head + b"X-Request-ID: a\r\n\r\n")
+        for data in (head[:-2] + b"X-Request-ID: a\r\n", b"\r\nX-Request-ID: a" + head):
+            assert b" 200 OK" not in self.receive(data)
 
     def test_uses(self) -> None:
         """Each is a use of its file, told once, the latest last."""

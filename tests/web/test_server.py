@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.address import IPv6Address, UNIXAddress
@@ -13,7 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_entries import PageEntries
-from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, escaped
+from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED
 from tests.support.agent import Reply
 from tests.support.cases import MIB, ProxpiCase
 from tests.support.exchange import PEER, Exchange, settle
@@ -47,24 +48,39 @@ async def fail(*_: object, **__: object) -> None:
 
 
 class AccessLog(ProxpiCase):
-    def line(self, method: str, target: str | bytes, *headers: str, peer: IAddress = PEER) -> str:
+    def line(self, method: str, target: str, *headers: str | bytes, peer: IAddress = PEER) -> str:
         exchange = self.connect(peer=peer)
-        with logged("proxpi.access") as health:
-            exchange.ask(method, target, *headers)
-            exchange.answer()
-        return (self.access_log + health.lines)[-1]
+        exchange.ask(method, target, *headers)
+        exchange.answer()
+        return (self.access_log + self.health_log)[-1]
 
     def test_line(self) -> None:
-        """Client, method, path, status, bytes, cache status and seconds up to the end."""
+        """Client, method, path, status, bytes, time, outcome, the wait for an upstream, and ID."""
         self.serve("demo.whl", b"data")
-        assert self.line("GET", PATH) == f"192.0.2.1 GET {PATH} 200 4 MISS 0.000s"
-        assert self.line("HEAD", PATH) == f"192.0.2.1 HEAD {PATH} 200 0 HIT 0.000s"
+        own = "X-Request-ID: an-id"
+        assert self.line("GET", PATH, own) == f"192.0.2.1 GET {PATH} 200 4 0ms MISS id=an-id"
+        assert self.line("HEAD", PATH, own) == f"192.0.2.1 HEAD {PATH} 200 0 0ms HIT id=an-id"
         self.serve("late.whl", b"data", Reply(200, b"", whole=False), project="late")
         exchange = self.connect()
         self.clock.advance(5)
         exchange.ask("GET", "/index/late/late.whl")
         self.clock.advance(0.9)
-        assert self.access_log[-1].endswith(" 302 0 MISS 0.900s")
+        assert " 302 0 900ms REDIRECT upstream=900ms id=" in self.access_log[-1]
+
+    def test_request_ids(self) -> None:
+        """The ID is that of the client if it is usable; one is made in place of any other."""
+        usable = ("a", "5f3a2c-1", "a/b+c==", "%s%d{}", "x" * 128, "[1]", "a'b".replace("'", "`"))
+        for text in usable:
+            assert self.line("GET", "/nothing", f"X-Request-ID: {text}").endswith(f" id={text}")
+        made = set()
+        unusable = ("", "a b", 'a"b', "a'b", "a\\b", "\xe9", "x" * 129, "a\tb")
+        for text in unusable:
+            line = self.line("GET", "/nothing", f"X-Request-ID: {text}".encode("latin-1"))
+            made.add(line.partition(" id=")[2])
+        twice = ("X-Request-ID: a", "X-Request-ID: b")
+        made.add(self.line("GET", "/nothing", *twice).partition(" id=")[2])
+        assert len(made) == len(unusable) + 1
+        assert all(re.fullmatch("[0-9a-f]{6}-[0-9a-f]+", each) for each in made)
 
     def test_addresses(self) -> None:
         """An IPv6 address is one, an IPv4 one may be mapped to it; a unix socket has none."""
@@ -87,18 +103,15 @@ class AccessLog(ProxpiCase):
         """Nothing in a request makes a second line of it, or moves a terminal's cursor."""
         for target in ("/%0d%0aforged", "/a%1b[2J", "/a%00b", "/a%20b", "/{client}{0}"):
             line = self.line("GET", target)
-            assert len(line.split(" ")) == 7 and line.isprintable() and target in line
-        assert escaped(b"/a\r\n\x1b \xff\x7fz") == r"/a\x0d\x0a\x1b\x20\xff\x7fz"
+            assert len(line.split(" ")) == 8 and line.isprintable() and target in line
 
     def test_health_checks(self) -> None:
         """Successful health checks, however written, are logged at DEBUG alone."""
-        with logged("proxpi.access") as log:
-            for path in ("/health", "/health/", "//health", "/ready", "http://h.example/health"):
-                for method in ("GET", "HEAD"):
-                    assert self.ask(method, path).status == 200
-        assert (self.access_log, log.levels) == ([], ["debug"] * 10)
-        assert log.lines[0].startswith("192.0.2.1 GET /health 200 ")
-        assert log.lines[0].endswith(" - 0.000s")
+        for path in ("/health", "/health/", "//health", "/ready", "http://h.example/health"):
+            for method in ("GET", "HEAD"):
+                assert self.ask(method, path).status == 200
+        assert (self.access_log, len(self.health_log)) == ([], 10)
+        assert re.fullmatch("192.0.2.1 GET /health 200 [0-9]+ 0ms - id=.*", self.health_log[0])
         for line in ("POST /health", "OPTIONS /health", "GET /healthy", "GET /index/health/"):
             method, path = line.split()
             self.ask(method, path)

@@ -68,7 +68,7 @@ class Whole(TransferCase):
         """To a plain socket the kernel sends file or range; a small range follows its head."""
         assert self.body(self.begin()) == DATA
         assert self.sent == len(DATA)
-        assert f" 200 {len(DATA)} HIT " in self.access_log[-1]
+        assert f" 200 {len(DATA)} 0ms HIT " in self.access_log[-1]
         self.sent = 0
         exchange = self.begin(f"Range: bytes={MIB - 5}-{MIB + 100_000}")
         assert self.body(exchange) == DATA[MIB - 5 : MIB + 100_001]
