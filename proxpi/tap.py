@@ -284,7 +284,7 @@ def build(
         hosts, authentication = machine_names().union(settings.hosts), None
         if settings.admin_token is not None:
             token = AdminToken(settings.admin_token, wall)
-            authentication = Authentication(token, FailedTries(reactor))
+            authentication = Authentication(token, FailedTries(reactor, problems))
 
         def cached_files() -> list[tuple[str, IndexedFile]]:
             cache_dir.count_uses()
