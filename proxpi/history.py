@@ -169,24 +169,23 @@ class History:
     def stop(self) -> Deferred[None] | None:
         if self._sampling.running:
             self._sampling.stop()
-        self._sample()
+        self.sample()
         return self._write()
 
     def window(self, seconds: float) -> Totals:
-        """Return what was counted in the last seconds, to the step of their kind of slot."""
-        self._sample()
+        """Return what the samples of the last seconds counted, to the step of their slots."""
         kinds = [each for each in self._kinds if each.step * each.most >= seconds]
         kind = kinds[0] if kinds else self._month
         count = min(-int(-seconds // kind.step), kind.most)
         return add(kind.series(self._wall(), count).rows)
 
     def series(self, span: Literal["day", "month"]) -> Series:
-        """Return the last 24 hours, or 30 days."""
-        self._sample()
+        """Return the samples of the last 24 hours, or 30 days."""
         kind = {"day": self._day, "month": self._month}[span]
         return kind.series(self._wall(), kind.most)
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Add what was counted since the last sample."""
         totals = self._totals()
         more, self._counted = difference(totals, self._counted), totals
         if any(_values(more)):
@@ -195,7 +194,7 @@ class History:
                 kind.add(int(now // kind.step), more)
 
     def _sample_and_write(self) -> None:
-        self._sample()
+        self.sample()
         self._samples += 1
         # A disk that hangs gets no further writes.
         if self._samples % SAMPLES_PER_WRITE == 0 and not self._lock.locked:

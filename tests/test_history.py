@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -71,6 +71,14 @@ class Process:
             values[name] += value
         self.counted = Totals(**values)
 
+    def window(self, seconds: float) -> Totals:
+        self.history.sample()
+        return self.history.window(seconds)
+
+    def series(self, span: Literal["day", "month"]) -> Series:
+        self.history.sample()
+        return self.history.series(span)
+
     def run(self, minutes: int) -> None:
         self.clock.pump([60.0] * minutes)
 
@@ -109,13 +117,14 @@ class HistoryTests(FolderCase):
         self.path = self.folder / ".proxpi" / "history"
 
     def test_differences(self) -> None:
-        """Each sample counts what has come since the one before."""
+        """Each minute a sample counts what has come since the one before."""
         process = Process(None, NOON)
         process.count(3)
         process.run(10)
+        assert process.history.window(DAY).requests == 3
         process.count(4)
-        assert numbers(process.history.series("day")) == {-2: 3, 0: 4}
-        assert numbers(process.history.series("month")) == {0: 7}
+        assert numbers(process.series("day")) == {-2: 3, 0: 4}
+        assert numbers(process.series("month")) == {0: 7}
 
     def test_earlier_counts(self) -> None:
         """What the process counted before the history began is none of its."""
@@ -126,6 +135,7 @@ class HistoryTests(FolderCase):
             in_thread=at_once,
             wall=lambda: NOON,
         )
+        made.sample()
         assert made.window(DAY) == Totals()
 
     def test_windows(self) -> None:
@@ -136,21 +146,21 @@ class HistoryTests(FolderCase):
         process.count(2)
         process.run(20)
         process.count(4)
-        totals = {seconds: process.history.window(seconds).requests for seconds in (300, 3600, DAY)}
+        totals = {seconds: process.window(seconds).requests for seconds in (300, 3600, DAY)}
         assert totals == {300: 4, 3600: 6, DAY: 7}
         expected = Totals(requests=7, saved_bytes=100, saved_seconds=1.5)
-        assert process.history.window(30 * DAY) == expected
-        assert process.history.window(1000 * DAY) == expected
+        assert process.window(30 * DAY) == expected
+        assert process.window(1000 * DAY) == expected
 
     def test_old_slots(self) -> None:
         """Traffic leaves the day after 24 hours, and the month after 30 days."""
         process = Process(None, NOON)
         process.count(1)
         process.run(24 * 60)
-        assert process.history.window(DAY).requests == 0
-        assert process.history.window(30 * DAY).requests == 1
+        assert process.window(DAY).requests == 0
+        assert process.window(30 * DAY).requests == 1
         process.clock.advance(29 * DAY)
-        assert process.history.window(30 * DAY).requests == 0
+        assert process.window(30 * DAY).requests == 0
 
     def test_restart(self) -> None:
         """The next process continues the history of one that has stopped."""
@@ -159,8 +169,8 @@ class HistoryTests(FolderCase):
         self.result(first.history.stop() or Deferred())
         second = Process(self.path, NOON + 600)
         second.count(2)
-        assert numbers(second.history.series("day")) == {-2: 5, 0: 2}
-        assert second.history.window(DAY) == Totals(requests=7, saved_seconds=0.5)
+        assert numbers(second.series("day")) == {-2: 5, 0: 2}
+        assert second.window(DAY) == Totals(requests=7, saved_seconds=0.5)
         assert self.leftovers() == []
 
     def test_kill(self) -> None:
@@ -171,7 +181,7 @@ class HistoryTests(FolderCase):
         first.count(1)
         first.run(4)
         second = Process(self.path, NOON + 540)
-        assert second.history.window(DAY).requests == 5
+        assert second.window(DAY).requests == 5
 
     def test_slots_before_the_file_is_read(self) -> None:
         """The reactor does not wait for the file; the slots in it are added to those since."""
@@ -183,10 +193,10 @@ class HistoryTests(FolderCase):
         second = Process(self.path, NOON + 60, held)
         second.count(2)
         second.run(10)
-        assert second.history.window(DAY).requests == 2
+        assert second.window(DAY).requests == 2
         assert len(held.jobs) == 1, "nothing is written before the file is read"
         held.run()
-        assert second.history.window(DAY).requests == 7
+        assert second.window(DAY).requests == 7
 
     def test_a_disk_that_hangs(self) -> None:
         """Not more than one write waits for a disk, and the last one is that of the stop."""
@@ -203,7 +213,7 @@ class HistoryTests(FolderCase):
         held.run()
         held.run()
         self.result(stopped)
-        assert Process(self.path, NOON + 1200).history.window(DAY).requests == 4
+        assert Process(self.path, NOON + 1200).window(DAY).requests == 4
 
     def test_a_clock_that_was_wrong(self) -> None:
         """A wall clock that jumps forth and back ousts no more slots than it was wrong for."""
@@ -217,8 +227,8 @@ class HistoryTests(FolderCase):
             process.run(5)
             process.offset -= wrong
         process.run(1)
-        assert process.history.window(DAY).requests >= 283
-        assert process.history.window(DAY).requests <= 288
+        assert process.window(DAY).requests >= 283
+        assert process.window(DAY).requests <= 288
         process.history.stop()
         size = self.path.stat().st_size
         for _ in range(100):
@@ -239,7 +249,7 @@ class HistoryTests(FolderCase):
         for _ in range(10):
             process.count(1)
             process.run(5)
-        assert sum(numbers(process.history.series("day")).values()) == 10
+        assert sum(numbers(process.series("day")).values()) == 10
 
     def damaged(self, data: bytes) -> list[str]:
         """Write a file, and return what a process says that finds it."""
@@ -247,10 +257,10 @@ class HistoryTests(FolderCase):
         self.path.write_bytes(data)
         with logged("proxpi") as log:
             process = Process(self.path, NOON)
-        assert process.history.window(30 * DAY) == Totals()
+        assert process.window(30 * DAY) == Totals()
         process.count(1)
         process.history.stop()
-        assert Process(self.path, NOON).history.window(DAY).requests == 1
+        assert Process(self.path, NOON).window(DAY).requests == 1
         return log.lines
 
     def test_damaged(self) -> None:
@@ -270,7 +280,7 @@ class HistoryTests(FolderCase):
         rest = b'{"fields":["requests","later"],"slots":{"60":[[%d,3,8]],"7":[[1,2,3]]}}' % number
         self.path.parent.mkdir()
         self.path.write_bytes(b"%b %b\n%b" % (history.FORMAT, history._digest(rest), rest))
-        assert Process(self.path, NOON).history.window(60) == Totals(requests=3)
+        assert Process(self.path, NOON).window(60) == Totals(requests=3)
 
     def test_a_folder_that_cannot_be_written(self) -> None:
         """Without a folder for the file the history is in memory; that is logged once."""
@@ -280,7 +290,7 @@ class HistoryTests(FolderCase):
         with logged("proxpi") as log:
             process.run(20)
             process.history.stop()
-        assert process.history.window(DAY).requests == 1
+        assert process.window(DAY).requests == 1
         assert len(log.lines) == 1, log.text
 
     def test_size(self) -> None:

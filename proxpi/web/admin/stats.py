@@ -282,6 +282,7 @@ class Statistics:
         with suppress(BeingCounted):
             snapshot = await self.inventory.snapshot()
         wall, uptime = self.wall(), self.seconds() - self.started
+        self.history.sample()
         windows = [self.history.window(span) for span in (NOW, DAY, MONTH)]
         statuses = [index.status() for index in self.indexes]
         problems = list(self.problems)
