@@ -286,7 +286,7 @@ def build(
             token = AdminToken(settings.admin_token, wall)
             authentication = Authentication(token, FailedTries(reactor, problems))
 
-        def cached_files() -> list[tuple[str, IndexedFile]]:
+        def cached_files() -> tuple[list[str], list[IndexedFile]]:
             cache_dir.count_uses()
             return cache_dir.eviction_index.snapshot()
 

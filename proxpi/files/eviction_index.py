@@ -75,9 +75,10 @@ def value(uses: int, size: int) -> float:
     return min(max(uses, 1), MAX_USES) * (1 / max(size, MIN_SIZE) + 1 / REQUEST)
 
 
-@attrs.define(eq=False)
-class IndexedFile:
+class IndexedFile(msgspec.Struct, eq=False, gc=False):
     """A cached file: bytes, uses since it was added, and when it was last used.
+
+    Tens of thousands of them are none of the garbage collector's work: they are in no cycle.
 
     :ivar turn: the order of the last uses
     :ivar used_at: the last use, or else the addition, in seconds since the epoch; 0 if unknown
@@ -128,9 +129,12 @@ class EvictionIndex:
     def __len__(self) -> int:
         return len(self._files)
 
-    def snapshot(self) -> list[tuple[str, IndexedFile]]:
-        """Return the files by cache path, quickly, for a thread that reads them and no more."""
-        return list(self._files.items())
+    def snapshot(self) -> tuple[list[str], list[IndexedFile]]:
+        """Return cache paths and files, for a thread that reads them and no more.
+
+        Two lists take a millisecond; a pair for each file would have garbage collected, too.
+        """
+        return list(self._files), list(self._files.values())
 
     def size(self, path: str) -> int:
         return self._files[path].size if path in self._files else 0
@@ -284,7 +288,7 @@ class EvictionIndex:
         if found is None:
             return
         there = {path: (each.size, at) for path, each, at in found if path not in changed}
-        for path, file in self.snapshot():
+        for path, file in list(self._files.items()):
             size, used_at = there.get(path, (None, 0))
             if path not in changed and file.size != size:
                 self.remove(path)

@@ -203,7 +203,10 @@ def test_times_of_last_uses() -> None:
     restarted = EvictionIndex()
     restarted.load(index.dump())
     for each in (index, restarted):
-        assert {path: file.used_at for path, file in each.snapshot()} == {"h/a": 9, "h/b": 5}
+        assert {path: file.used_at for path, file in zip(*each.snapshot(), strict=True)} == {
+            "h/a": 9,
+            "h/b": 5,
+        }
 
 
 def test_times_of_last_uses_that_an_earlier_release_did_not_write() -> None:
@@ -214,5 +217,5 @@ def test_times_of_last_uses_that_an_earlier_release_did_not_write() -> None:
     index.add("h/b", 1)
     index.begin_scan()
     index.end_scan([(name, Identity(1, 1, 2), 4) for name in ("h/a", "h/b", "h/c")])
-    used_at = {path: file.used_at for path, file in index.snapshot()}
+    used_at = {path: file.used_at for path, file in zip(*index.snapshot(), strict=True)}
     assert used_at == {"h/a": 4, "h/b": 9, "h/c": 4}

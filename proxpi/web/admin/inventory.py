@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote
@@ -128,12 +128,17 @@ class FileList(msgspec.Struct, frozen=True):
     files: list[FileRow]
 
 
-class PageCounts(msgspec.Struct, frozen=True):
+class PageCounts(msgspec.Struct):
     """The cached pages of one index."""
 
     cached: int
     fresh: int
     stale: int
+
+    def add(self, state: PageState) -> None:
+        self.cached += 1
+        self.fresh += state == "fresh"
+        self.stale += state == "stale"
 
 
 # The snapshot
@@ -147,52 +152,70 @@ class IndexTtl:
     name: str
     ttl: float
 
+    def state(self, confirmed: float, now: float) -> PageState:
+        """Return the state of a page that was confirmed at a time."""
+        return "fresh" if confirmed <= now < confirmed + self.ttl else "stale"
+
 
 @attrs.define(eq=False)
 class Project:
-    """A cached project; `pages`: when the page of an index was confirmed, by name of index."""
+    """A cached project; `paths`: the cache paths of its files."""
 
     name: str
-    files: list[File] = attrs.field(factory=list)
-    pages: dict[str, tuple[PageState, float]] = attrs.field(factory=dict)
+    paths: list[str] = attrs.field(factory=list)
     size: int = 0
     uses: int = 0
     used_at: int = 0
-
-    @property
-    def row(self) -> ProjectRow:
-        states = [state for state, _ in self.pages.values()]
-        return ProjectRow(
-            project=self.name,
-            files=len(self.files),
-            bytes=self.size,
-            uses=self.uses,
-            last_used=moment(self.used_at),
-            state=None if not states else "stale" if "stale" in states else "fresh",
-            indexes=[*self.pages],
-        )
 
 
 @attrs.frozen(eq=False)
 class Snapshot:
     """All cached projects, by name and in each order.
 
-    :ivar pages: what was found in the page store; `projects_of`: the projects by cache path
+    :ivar pages: what was found in the page store, by project; `files`: by cache path
+    :ivar projects_of: the projects by cache path
+    :ivar now: when it was taken, in seconds since the epoch
     """
 
     projects: Mapping[str, Project]
     orders: Mapping[Sort, Sequence[Project]]
     counts: Mapping[str, PageCounts]
     pages: Mapping[str, FoundPage]
+    files: Mapping[str, IndexedFile]
     projects_of: Mapping[str, str]
+    indexes: Sequence[IndexTtl]
+    now: float
 
     @property
     def most_used(self) -> list[ProjectRow]:
-        return [each.row for each in self.orders["uses"][:TOP] if each.uses]
+        return [self.row(each) for each in self.orders["uses"][:TOP] if each.uses]
 
     @property
     def biggest(self) -> list[ProjectRow]:
-        return [each.row for each in self.orders["size"][:TOP] if each.size]
+        return [self.row(each) for each in self.orders["size"][:TOP] if each.size]
+
+    def cached_pages(self, name: str) -> list[CachedPage]:
+        """Return the pages of a project that are cached."""
+        found = self.pages.get(name)
+        confirmed = found.pages if found is not None else {}
+        return [
+            CachedPage(each.name, each.state(at, self.now), moment(at))
+            for each in self.indexes
+            if (at := confirmed.get(each.identity)) is not None
+        ]
+
+    def row(self, project: Project) -> ProjectRow:
+        pages = self.cached_pages(project.name)
+        states = [each.state for each in pages]
+        return ProjectRow(
+            project=project.name,
+            files=len(project.paths),
+            bytes=project.size,
+            uses=project.uses,
+            last_used=moment(project.used_at),
+            state=None if not states else "stale" if "stale" in states else "fresh",
+            indexes=[each.index for each in pages],
+        )
 
 
 def project_of(path: str) -> str:
@@ -216,7 +239,8 @@ def moment(seconds: float) -> str | None:
 
 
 def take(
-    files: Iterable[File],
+    paths: Sequence[str],
+    files: Sequence[IndexedFile],
     pages: Mapping[str, FoundPage],
     indexes: Sequence[IndexTtl],
     now: float,
@@ -225,29 +249,30 @@ def take(
     """
     Take a snapshot, in a thread.
 
+    :param paths: the cache paths of the files
     :param pages: of projects, by name
     :param now: seconds since the epoch
     :param known: projects by cache path, of the snapshot before
     """
     projects: dict[str, Project] = {}
     projects_of: dict[str, str] = {}
-    for path, file in files:
+    by_path: dict[str, IndexedFile] = {}
+    for path, file in zip(paths, files, strict=True):
         name = projects_of[path] = known.get(path) or project_of(path)
         if (project := projects.get(name)) is None:
             project = projects[name] = Project(name)
-        project.files.append((path, file))
+        project.paths.append(path)
+        by_path[path] = file
         project.size += file.size
         project.uses += file.uses
         project.used_at = max(project.used_at, file.used_at)
-    counts = {index.name: [0, 0] for index in indexes}
+    counts = {index.name: PageCounts(0, 0, 0) for index in indexes}
     for name, found in pages.items():
         for index in indexes:
             if (confirmed := found.pages.get(index.identity)) is not None:
-                fresh = confirmed <= now < confirmed + index.ttl
-                if (project := projects.get(name)) is None:
-                    project = projects[name] = Project(name)
-                project.pages[index.name] = "fresh" if fresh else "stale", confirmed
-                counts[index.name][not fresh] += 1
+                counts[index.name].add(index.state(confirmed, now))
+                if name not in projects:
+                    projects[name] = Project(name)
     by_name = sorted(projects.values(), key=lambda each: each.name)
     orders: dict[Sort, Sequence[Project]] = {
         "name": by_name,
@@ -255,10 +280,7 @@ def take(
         "used": sorted(by_name, key=lambda each: -each.used_at),
         "uses": sorted(by_name, key=lambda each: -each.uses),
     }
-    page_counts = {
-        name: PageCounts(fresh + stale, fresh, stale) for name, (fresh, stale) in counts.items()
-    }
-    return Snapshot(projects, orders, page_counts, pages, projects_of)
+    return Snapshot(projects, orders, counts, pages, by_path, projects_of, indexes, now)
 
 
 def sort_of(text: str) -> Sort:
@@ -284,7 +306,7 @@ def find_projects(snapshot: Snapshot, search: str, sort: Sort, page: int) -> Pro
     if part:
         found = [each for each in found if part in each.name]
     page, pages, rows = paged(found, page)
-    listed = [each.row for each in rows]
+    listed = [snapshot.row(each) for each in rows]
     return ProjectList(VERSION, text, sort, page, pages, len(found), listed)
 
 
@@ -296,9 +318,12 @@ _FILE_ORDERS: Mapping[Sort, Callable[[File], Any]] = {
 }
 
 
-def list_files(project: Project, sort: Sort, page: int) -> tuple[int, int, Sequence[File]]:
+def list_files(
+    snapshot: Snapshot, project: Project, sort: Sort, page: int
+) -> tuple[int, int, Sequence[File]]:
     """Return a page of the files of a project, as :func:`paged` does; in a thread."""
-    files = sorted(project.files, key=_FILE_ORDERS["name"])
+    files = [(path, snapshot.files[path]) for path in project.paths]
+    files.sort(key=_FILE_ORDERS["name"])
     return paged(sorted(files, key=_FILE_ORDERS[sort]), page)
 
 
@@ -312,7 +337,7 @@ class Inventory:
     :ivar wall: gives the seconds since the epoch
     """
 
-    _cached_files: Callable[[], list[File]]
+    _cached_files: Callable[[], tuple[list[str], list[IndexedFile]]]
     _stored_pages: Callable[[Mapping[str, FoundPage]], Mapping[str, FoundPage]]
     _origins: Callable[[str, Collection[str]], Deferred[dict[str, str]]]
     _indexes: Sequence[IndexTtl]
@@ -353,7 +378,9 @@ class Inventory:
         name = names.normalize(name) or UNKNOWN
         if (project := snapshot.projects.get(name)) is None:
             return None
-        page, pages, shown = await self._in_thread(partial(list_files, project, sort, page))
+        page, pages, shown = await self._in_thread(
+            partial(list_files, snapshot, project, sort, page)
+        )
         origins = await self._origins(name, {_listed_name(path) for path, _ in shown})
         rows = [
             FileRow(
@@ -367,25 +394,26 @@ class Inventory:
             )
             for path, file in shown
         ]
-        cached_pages = [
-            CachedPage(index, state, moment(confirmed))
-            for index, (state, confirmed) in project.pages.items()
-        ]
-        total = len(project.files)
-        return FileList(VERSION, name, sort, page, pages, total, project.row, cached_pages, rows)
+        return FileList(
+            version=VERSION,
+            project=name,
+            sort=sort,
+            page=page,
+            pages=pages,
+            total=len(project.paths),
+            row=snapshot.row(project),
+            cached_pages=snapshot.cached_pages(name),
+            files=rows,
+        )
 
     async def _take(self) -> Snapshot:
-        began, now, files, latest = (
-            self._clock.seconds(),
-            self._wall(),
-            self._cached_files(),
-            self._latest,
-        )
+        began, now, latest = self._clock.seconds(), self._wall(), self._latest
+        paths, files = self._cached_files()
         found = latest.pages if latest is not None else {}
         known = latest.projects_of if latest is not None else {}
 
         def work() -> Snapshot:
-            return take(files, self._stored_pages(found), self._indexes, now, known)
+            return take(paths, files, self._stored_pages(found), self._indexes, now, known)
 
         self._latest = await self._in_thread(work)
         ended = self._clock.seconds()

@@ -55,7 +55,7 @@ def found(**confirmed: float) -> FoundPage:
 
 
 def snapshot(index: EvictionIndex, **pages: FoundPage) -> Snapshot:
-    return take(index.snapshot(), pages, INDEXES, NOW, {})
+    return take(*index.snapshot(), pages, INDEXES, NOW, {})
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,10 @@ def test_moments_that_no_calendar_has() -> None:
 
 def test_files_are_told_apart_once() -> None:
     """The projects of files that the snapshot before had are not made out again."""
-    files = cached(("h/a-1.zip", 1, 1, 1.0), ("h/b-1.zip", 1, 1, 1.0)).snapshot()
+    index = cached(("h/a-1.zip", 1, 1, 1.0), ("h/b-1.zip", 1, 1, 1.0))
     with mock.patch("proxpi.web.admin.inventory.project_of", return_value="other") as made_out:
-        taken = take(files, {}, INDEXES, NOW, {"h/a-1.zip": "a", "h/gone-1.zip": "gone"})
+        known = {"h/a-1.zip": "a", "h/gone-1.zip": "gone"}
+        taken = take(*index.snapshot(), {}, INDEXES, NOW, known)
     made_out.assert_called_once_with("h/b-1.zip")
     assert taken.projects_of == {"h/a-1.zip": "a", "h/b-1.zip": "other"}
 
