@@ -330,6 +330,7 @@ def build(
             exposition=exposition,
             statistics=statistics,
             inventory=inventory,
+            in_thread=Share(resources.pages, 1),
         )
         return api.resource()
 

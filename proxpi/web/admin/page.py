@@ -54,22 +54,22 @@ _NO_VALUE = "–"
 
 
 def home(
-    request: Request,
+    base_url: str,
     statistics: Mapping[str, Any],
     views: Sequence[str],
     listing: Mapping[str, Any] | None,
     access: Access = "open",
     result: Result | None = None,
 ) -> WholeResponse:
-    """Render the page, with the URL under which the client sees it.
+    """Render the page; slow.
 
+    :param base_url: the URL under which the client sees it
     :param statistics: the document of ``/stats``
     :param views: the names of those that have a path of their own
     :param listing: a page of the cached projects or, with the key ``files``, of the files of one
     :param access: ``locked`` shows the form to log in in place of the actions
     :param result: of the action that led here
     """
-    base_url: str = request.base_url  # type: ignore[attr-defined]
     seen = urlsplit(base_url)
     name = re.sub(r":\d*$", "", seen.netloc)
     body = _render(
@@ -88,7 +88,7 @@ def home(
 
 
 def sections(statistics: Mapping[str, Any]) -> WholeResponse:
-    """Render the live sections alone, for the page's script."""
+    """Render the live sections alone, for the page's script; slow."""
     return document(200, _render("sections.html", **_of_statistics(statistics)), _HTML, HEADERS)
 
 

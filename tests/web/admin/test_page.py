@@ -7,7 +7,6 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from proxpi import __version__
@@ -248,8 +247,9 @@ class CachedProjects(ProxpiCase):
     """The list of the cached projects, and of the files of one."""
 
     def read(self, listing: dict[str, Any] | None, access: admin_page.Access = "open") -> str:
-        request: Any = SimpleNamespace(base_url="http://127.0.0.1:5000/", args={})
-        return admin_page.home(request, document(""), [], listing, access).body.decode()
+        return admin_page.home(
+            "http://127.0.0.1:5000/", document(""), [], listing, access
+        ).body.decode()
 
     def links(self, html: str) -> list[str]:
         hrefs = [str(tag["href"]) for tag in Tags(html).attributes("a")]
