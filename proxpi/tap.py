@@ -537,7 +537,7 @@ def _members(
             upstream=upstream,
             in_thread=in_thread,
             breakers=breakers,
-            root=Root(stated.url, upstream, clock, problems),
+            root=Root(stated.name, stated.url, upstream, clock, problems),
         )
 
     return Members([Member(index(each), each.projects, each.owns) for each in settings.indexes])

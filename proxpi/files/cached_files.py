@@ -124,7 +124,9 @@ class CachedFiles:
         headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
         failure: UpstreamFailed | None = None
         try:
-            async with self._upstream.file(reference.url, headers) as response:
+            async with self._upstream.file(
+                reference.url, headers, index=reference.index
+            ) as response:
                 if self._cache_dir.verified(reference) != verified:
                     return  # it was deleted meanwhile
                 # Some upstreams ignore conditions.

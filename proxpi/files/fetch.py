@@ -346,7 +346,13 @@ class Fetch:
     def request(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Response]:
         fields = {"Accept": "*/*", **headers}
         url, queue = self.reference.url, self.spool.queue
-        return self.upstream.file(url, fields, backpressure=self.backpressure, queue=queue)
+        return self.upstream.file(
+            url,
+            fields,
+            backpressure=self.backpressure,
+            queue=queue,
+            index=self.reference.index,
+        )
 
     async def _resume(self) -> Disposition:
         """Request the missing bytes; receive them, or the whole file in their place."""

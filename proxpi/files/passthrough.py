@@ -92,7 +92,9 @@ class RangeClient:
     async def length(self, reference: FileReference) -> int | None:
         """Request the size of a file (``HEAD``); ``None`` if the upstream does not tell it."""
         try:
-            async with self._upstream.file(reference.url, {}, method="HEAD") as response:
+            async with self._upstream.file(
+                reference.url, {}, method="HEAD", index=reference.index
+            ) as response:
                 told = is_whole(reference, response) and not response.codings
                 return response.length or None if told else None
         except Offline:
@@ -107,7 +109,7 @@ class RangeClient:
         :raises RangeNotServed: if the response is no such part, of a file of known size
         """
         headers = {"Accept": "*/*", "Range": byte_range}
-        async with self._upstream.file(reference.url, headers) as response:
+        async with self._upstream.file(reference.url, headers, index=reference.index) as response:
             part = ContentRange.of(response)
             if part is None or part.size is None:
                 raise RangeNotServed()

@@ -88,6 +88,7 @@ _log = Logger(namespace="proxpi.index")
 class Root:
     """The root of one index; `has_served` tells whether it has sent 200 at some time."""
 
+    name: str
     url: str = attrs.field(repr=urls.public)
     _upstream: UpstreamClient
     _clock: IReactorTime
@@ -135,7 +136,7 @@ class Root:
         if self._absent is not None and self._status in (404, 410):
             url = urls.loggable(self.url)
             self._problems.note(
-                ("root", url),
+                ("root", self.name),
                 f"{url} answers {self._status}, and so do its first pages: is it the root of an "
                 "index?",
                 "clients get 404",
@@ -145,7 +146,7 @@ class Root:
 
     async def _request(self) -> None:
         try:
-            async with self._upstream.page(self.url, {}) as response:
+            async with self._upstream.page(self.url, {}, index=self.name) as response:
                 self.note_status(response.status)
         except UpstreamFailed:
             self.note_status(None)
@@ -183,7 +184,7 @@ class IndexClient:
         return self._upstream.offline
 
     def status(self) -> IndexStatus:
-        return status_of(self, "http")
+        return status_of(self, "http", self._upstream.latency(self.name))
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""
@@ -329,12 +330,13 @@ class IndexClient:
         """Send a request; if the index refuses the validators, send it again without them."""
         head = partial(self.breakers.head_received, since=requested_at)
         accept = {"Accept": ACCEPT}
+        request = partial(self._upstream.page, url, on_head=head, queue=queue, index=self.name)
         if validators:
-            async with self._upstream.page(url, accept | validators, head, queue) as response:
+            async with request(headers=accept | validators) as response:
                 if not 400 <= response.status < 500 or response.status in _UNCONDITIONAL:
                     yield response
                     return
-        async with self._upstream.page(url, accept, head, queue) as response:
+        async with request(headers=accept) as response:
             yield response
 
     async def _parsed(self, response: Response, body: bytes, name: str, ended: bool) -> IndexPage:

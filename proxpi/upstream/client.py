@@ -12,6 +12,7 @@ its cookies (an index gets no state of another request).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
@@ -27,7 +28,7 @@ from twisted.web.client import GzipDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
-from proxpi import __version__
+from proxpi import __version__, metrics
 from proxpi.simple import URL
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.connections import ConnectionLimit, ConnectionLimits, Queue
@@ -35,8 +36,10 @@ from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
     Offline,
     ProxyFailed,
+    Result,
     UpstreamFailed,
     on_timeout,
+    result_of,
     upstream_failed,
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
@@ -52,6 +55,9 @@ PAGE_LIMIT = SizeLimit(64 * 1024 * 1024, "PROXPI_PAGE_LIMIT")
 LIST_LIMIT = SizeLimit(256 * 1024 * 1024, "PROXPI_LIST_LIMIT")
 #: Seconds that the body of a page may take, however steadily it comes; a page is short.
 PAGE_TIME = 60.0
+
+#: Responses of an index whose mean latency is given.
+LATENCIES = 50
 
 USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
@@ -80,6 +86,8 @@ class UpstreamClient:
     offline: bool = False
     page_limit: SizeLimit = PAGE_LIMIT
     list_limit: SizeLimit = LIST_LIMIT
+    # By index, of its last responses.
+    _latencies: dict[str, deque[float]] = attrs.field(init=False, factory=dict)
 
     def page(
         self,
@@ -87,10 +95,12 @@ class UpstreamClient:
         headers: Mapping[str, str],
         on_head: Callable[[int], object] = lambda status: None,
         queue: Queue | None = None,
+        index: str = "",
     ) -> AbstractAsyncContextManager[Response]:
         """
         Request an index page; the connection is held, and the body to be read, in the context.
 
+        :param index: the name of the index for which the request is counted; ``""``: none
         :param on_head: is called with the status of each response head, redirects included
         :param queue: holds the request while it waits for a connection
         :raises UpstreamFailed: if no response comes
@@ -98,7 +108,7 @@ class UpstreamClient:
         limit = self.connections.pages
         send = self._send_by_treq
         return self._request(
-            url, "GET", headers, send=send, limit=limit, on_head=on_head, queue=queue
+            url, "GET", headers, send=send, limit=limit, on_head=on_head, queue=queue, index=index
         )
 
     def file(
@@ -109,6 +119,7 @@ class UpstreamClient:
         *,
         backpressure: bool = False,
         queue: Queue | None = None,
+        index: str = "",
     ) -> AbstractAsyncContextManager[Response]:
         """
         Request a file without compression; otherwise as :meth:`page`.
@@ -118,7 +129,12 @@ class UpstreamClient:
         limit = self.connections.backpressure if backpressure else self.connections.files
         fields = {"Accept-Encoding": "identity", **headers}
         send = self._agent.request
-        return self._request(url, method, fields, send=send, limit=limit, queue=queue)
+        return self._request(url, method, fields, send=send, limit=limit, queue=queue, index=index)
+
+    def latency(self, index: str) -> float | None:
+        """Return the mean seconds until the heads of the last responses; ``None``: of none."""
+        found = self._latencies.get(index)
+        return sum(found) / len(found) if found else None
 
     def timeout_error(self, url: str) -> UpstreamFailed:
         origin = URL.parse(url).origin
@@ -164,7 +180,7 @@ class UpstreamClient:
         """Pass each chunk of a body to `write`; see :func:`read_body`."""
         return await read_body(
             response,
-            write,
+            _counted(write, response.index) if response.index else write,
             clock=self.clock,
             idle_timeout=self.read_timeout,
             limit=limit,
@@ -183,6 +199,7 @@ class UpstreamClient:
         limit: ConnectionLimit,
         on_head: Callable[[int], object] = lambda status: None,
         queue: Queue | None = None,
+        index: str,
     ) -> AsyncIterator[Response]:
         if self.offline:
             raise Offline(url, "not asked, as PROXPI_OFFLINE is set")
@@ -191,29 +208,51 @@ class UpstreamClient:
         except ValueError:
             cause = "only http and https are supported"
             raise UpstreamFailed(url, cause, temporary=False) from None
-        for _ in range(REDIRECTS + 1):
-            release = await limit.acquire(target.origin, queue)
-            try:
-                response = await self._send(method, target, headers, send)
-            except BaseException:
-                release()
-                raise
-            try:
-                on_head(response.status)
-                location = response.header("Location")
-                if response.status not in _REDIRECT_CODES or location is None:
-                    yield response
-                    return
-                target = _redirected(target, location)
-            finally:
-                if response.delivered:
+        sent, seconds = False, 0.0
+        status: int | None = None
+        result: Result
+        try:
+            for _ in range(REDIRECTS + 1):
+                release = await limit.acquire(target.origin, queue)
+                sent, sent_at = True, self.clock.seconds()
+                try:
+                    response = await self._send(method, target, headers, send, index)
+                except BaseException:
                     release()
-                else:
-                    discard_body(response, self.clock, release)
-        raise UpstreamFailed(target.text, f"more than {REDIRECTS} redirects", temporary=False)
+                    raise
+                seconds += self.clock.seconds() - sent_at
+                try:
+                    on_head(response.status)
+                    location = response.header("Location")
+                    if response.status not in _REDIRECT_CODES or location is None:
+                        status = response.status
+                        self._note_head(index, seconds)
+                        yield response
+                        result = result_of(status, None)
+                        return
+                    target = _redirected(target, location)
+                finally:
+                    if response.delivered:
+                        release()
+                    else:
+                        discard_body(response, self.clock, release)
+            cause = f"more than {REDIRECTS} redirects"
+            raise UpstreamFailed(target.text, cause, temporary=False)
+        except BaseException as error:
+            result = result_of(status, error)
+            raise
+        finally:
+            # One request, however many redirects it takes; none that has only waited for its turn.
+            if index and sent:
+                metrics.UPSTREAM_REQUESTS.labels(index, result).inc()
+
+    def _note_head(self, index: str, seconds: float) -> None:
+        if index:
+            metrics.UPSTREAM_SECONDS.labels(index).observe(seconds)
+            self._latencies.setdefault(index, deque(maxlen=LATENCIES)).append(seconds)
 
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], send: _Send
+        self, method: str, url: URL, headers: Mapping[str, str], send: _Send, index: str
     ) -> Response:
         fields = Headers({b"User-Agent": [USER_AGENT]})
         for name, value in headers.items():
@@ -233,7 +272,7 @@ class UpstreamClient:
             raise
         except Exception as error:
             raise upstream_failed(url.text, error) from error
-        return Response(method, url.public, response)
+        return Response(method, url.public, response, index)
 
     def _send_by_treq(self, method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
         sent = self._treq.request(
@@ -254,6 +293,16 @@ class UpstreamClient:
 
         cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
         return HTTPClient(self._agent, cookies)
+
+
+def _counted(write: Callable[[bytes], object], index: str) -> Callable[[bytes], object]:
+    received = metrics.RECEIVED_BYTES.labels(index)
+
+    def counted(chunk: bytes) -> object:
+        received.inc(len(chunk))
+        return write(chunk)
+
+    return counted
 
 
 class _Verbatim(EncodedURL):

@@ -8,11 +8,11 @@ within ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import ClassVar, Literal, Never, TypeVar
+from typing import ClassVar, Literal, Never, TypeVar, cast, get_args
 
 from OpenSSL import SSL
 from twisted.internet import error
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.python.failure import Failure
 from twisted.web.error import SchemeNotSupported
@@ -40,6 +40,10 @@ Kind = Literal[
 #: What a failure concerns: the requested resource; the upstream, to which no connection was made
 #: or which sent no response head (``connection``); or the upstream, which limits its clients.
 Scope = Literal["resource", "connection", "rate limit"]
+
+
+#: What becomes of a request to an upstream, as it is counted: a kind of failure, or else this.
+Result = Literal["ok", "not_modified", "absent", "cancelled"] | Kind
 
 
 class UpstreamFailed(Exception):
@@ -183,6 +187,44 @@ class BodyTruncated(BodyUnusable):
 class BodyUndecodable(BodyUnusable):
     cause = "the answer cannot be decompressed"
     temporary = False
+
+
+def result_of(status: int | None, failure: BaseException | None) -> Result:
+    """
+    Return the result of a request.
+
+    ====================================  ==================  ===============================
+    Failure                               Status              Result
+    ====================================  ==================  ===============================
+    an error of upstreams                 any                 its kind, or else ``invalid``
+    any, before a response                none                ``cancelled``
+    ``CancelledError``, ``GeneratorExit``  any                ``cancelled``
+    any other, or none                    304                 ``not_modified``
+    any other, or none                    403, 404, 410       ``absent``
+    any other, or none                    other 4xx and 5xx   its kind
+    any other, or none                    any other           ``ok``
+    ====================================  ==================  ===============================
+
+    Whoever uses a response raises an error of upstreams for a status that is one.
+    """
+    if isinstance(failure, UpstreamFailed | RequestError):
+        return cast(Kind, failure.kind) if failure.kind in get_args(Kind) else "invalid"
+    if status is None or isinstance(failure, CancelledError | GeneratorExit):
+        return "cancelled"
+    if status == 304:
+        return "not_modified"
+    if status in (403, 404, 410):
+        return "absent"
+    return kind_of(status) if status >= 400 else "ok"
+
+
+def kind_of(status: int) -> Kind:
+    """Return the kind of failure that a status means."""
+    if status in (401, 403):
+        return "credentials"
+    if status == 429:
+        return "rate_limited"
+    return "server_error" if status >= 500 else "status"
 
 
 async def all_settled(works: Iterable[Awaitable[T]]) -> list[T | UpstreamFailed]:

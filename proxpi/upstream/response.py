@@ -37,8 +37,8 @@ from proxpi.upstream.errors import (
     BodyTruncated,
     BodyUndecodable,
     CredentialsRejected,
-    Kind,
     UpstreamFailed,
+    kind_of,
     on_timeout,
     upstream_failed,
 )
@@ -314,11 +314,16 @@ _CONTENT_RANGE = re.compile(
 
 @attrs.define(eq=False)
 class Response:
-    """A response of an upstream, whose body is read at most once."""
+    """A response of an upstream, whose body is read at most once.
+
+    :ivar url: after redirects, without credentials
+    :ivar index: the name of the index for which its bytes are counted; ``""``: none
+    """
 
     method: str
-    url: str  # after redirects, without credentials
+    url: str
     _original: IResponse
+    index: str = ""
     delivered: bool = attrs.field(init=False, default=False)
 
     @property
@@ -359,13 +364,12 @@ class Response:
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
             return CredentialsRejected(self.url, cause, temporary=False)
-        kind: Kind = "server_error" if self.status >= 500 else "status"
         return UpstreamFailed(
             self.url,
             f"status {self.status}",
             temporary=self.status in (408, 425, 429) or self.status >= 500,
             retry_after=self._retry_after(),
-            kind="rate_limited" if self.status == 429 else kind,
+            kind=kind_of(self.status),
             scope="rate limit" if self.status == 429 else "resource",
         )
 

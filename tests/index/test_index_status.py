@@ -51,7 +51,7 @@ class IndexStatusTests(PagesCase):
         self.status()
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.page()
-        self.status(state="reachable")
+        self.status(state="reachable", latency=0.0)
         self.clock.advance(100)
         self.indexes.says(AT_ROOT, ConnectionRefusedError())
         failing = self.wall()
@@ -59,15 +59,16 @@ class IndexStatusTests(PagesCase):
         error = f"{AT_ROOT}: connection refused"
         self.status(
             state="failing",
+            latency=0.0,
             failing_since=failing,
             error=error,
             next_try=failing + INDEX_PAUSES[0],
         )
         self.clock.advance(10)
-        self.status(state="failing", failing_since=failing, error=error)
+        self.status(state="failing", latency=0.0, failing_since=failing, error=error)
         self.indexes.says(AT_ROOT, Reply(404))
         self.error(self.ask(), NoSuchProject)
-        self.status(state="reachable")
+        self.status(state="reachable", latency=0.0)
 
     def test_offline(self) -> None:
         """Offline, the index is never failing: it gets no request."""

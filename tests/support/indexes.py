@@ -69,15 +69,15 @@ def upstream_client(
 
 
 def index_client(url: str, ttl: float, through: UpstreamClient, problems: Problems) -> IndexClient:
-    root = Root(url, through, through.clock, problems)
+    name = urls.origin(url).host
     return IndexClient(
-        name=urls.origin(url).host,
+        name=name,
         url=url,
         ttl=ttl,
         upstream=through,
         in_thread=at_once,
         breakers=Breakers(urls.public(url), through.clock),
-        root=root,
+        root=Root(name, url, through, through.clock, problems),
     )
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import base64
 import gzip
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import attrs
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseFailed
+from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.client import REDIRECTS, USER_AGENT, UpstreamClient
+from proxpi import metrics
+from proxpi.upstream.client import LATENCIES, REDIRECTS, USER_AGENT, UpstreamClient
 from proxpi.upstream.connections import CONNECTIONS
-from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.upstream.errors import Kind, Offline, ProxyFailed, UpstreamFailed
 from proxpi.upstream.response import DISCARD_TIME, Response
 from tests.support.agent import MemoryAgent, Reply
 from tests.support.cases import Case, run
+from tests.support.counted import samples
 from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, upstream_client
 
 PRIVATE = "https://user:secret@index.example/simple/"
@@ -279,3 +285,124 @@ class ConnectionTests(ClientCase):
         self.clock.advance(0.2)
         for request in requests:
             assert self.error(request, UpstreamFailed).cause == "timed out"
+
+
+class CountedTests(ClientCase):
+    """Requests for an index are counted: each once, by its result."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = self.id().rpartition(".")[2]  # metrics belong to the process
+        self.before = self.values()
+
+    def values(self) -> dict[str, float]:
+        found = samples(metrics.exposition({})[0].decode())
+        return {
+            key.partition("{")[0].removeprefix("proxpi_").removesuffix("_total")
+            + (f" {key.partition('result=')[2][:-1]}" if "result=" in key else ""): value
+            for key, value in found.items()
+            if f"index={self.name}" in key and "_bucket" not in key
+        }
+
+    def counted(self) -> dict[str, float]:
+        """Return the counts since the last call."""
+        before, self.before = self.before, self.values()
+        return {
+            key.removeprefix("upstream_requests "): value - before.get(key, 0.0)
+            for key, value in self.before.items()
+            if key.startswith("upstream_requests") and value != before.get(key, 0.0)
+        }
+
+    async def ask(self, url: str = PAGE, *, fails: bool = False) -> bytes:
+        async with self.upstream.file(url, {}, index=self.name) as response:
+            if fails:
+                raise response.status_error()
+            return (await self.upstream.read(response))[0]
+
+    def test_results(self) -> None:
+        """The result is that of the status, unless an error says more; each from a short list."""
+        cases: tuple[tuple[Reply | Exception, bool, str], ...] = (
+            (Reply(200, b"page"), False, "ok"),
+            (Reply(206, b"page"), False, "ok"),
+            (Reply(304), False, "not_modified"),
+            (Reply(404), False, "absent"),
+            (Reply(410), False, "absent"),
+            (Reply(403), False, "absent"),
+            (Reply(403), True, "credentials"),
+            (Reply(401), False, "credentials"),
+            (Reply(429), True, "rate_limited"),
+            (Reply(429), False, "rate_limited"),
+            (Reply(500), True, "server_error"),
+            (Reply(503), False, "server_error"),
+            (Reply(418), False, "status"),
+            (Reply(200, b"page", ends=ConnectionResetError), False, "cut"),
+            (Reply(200, b"p", length=4, ends=PotentialDataLoss), False, "ok"),
+            (ConnectionRefusedError(), False, "connection"),
+            (DNSLookupError(), False, "dns"),
+            (TimeoutError(), False, "timeout"),
+            (ResponseFailed([Failure(SSL.Error([("", "", "certificate")]))]), False, "tls"),
+            (ProxyFailed("proxy http://p.example", "refused"), False, "proxy"),
+            (UpstreamFailed(PAGE, "?", kind="hash"), False, "invalid"),
+        )
+        for reply, fails, result in cases:
+            self.agent.at(PAGE, reply)
+            run(self.ask(fails=fails)).addErrback(lambda _: None)
+            assert self.counted() == {result: 1}, reply
+            assert result in get_args(Kind) or result in ("ok", "not_modified", "absent")
+
+    def test_redirects(self) -> None:
+        """A request is one, however many redirects it takes; the bytes are those of its body."""
+        other = "https://index.example/other/"
+        self.agent.at(PAGE, redirect(other))
+        self.agent.at(other, Reply(200, b"page"))
+        assert self.result(run(self.ask())) == b"page"
+        assert self.counted() == {"ok": 1}
+        assert (self.before["received_bytes"], self.before["upstream_seconds_count"]) == (4, 1)
+        self.agent.at(other, redirect(PAGE))
+        self.error(run(self.ask()), UpstreamFailed)
+        assert self.counted() == {"invalid": 1}
+
+    def test_cancelled(self) -> None:
+        """A cancelled request is counted as such once it was sent, and not before."""
+        self.upstream = upstream_client(self.agent, self.clock, PRIVATE, connections=1)
+        self.agent.silent.add(PAGE)
+        asked = [run(self.ask()) for _ in range(2)]
+        for each in reversed(asked):
+            each.cancel()
+            self.error(each, CancelledError)
+        assert self.counted() == {"cancelled": 1}
+
+    def test_silence(self) -> None:
+        """A request without a response is counted as timed out, and has no latency."""
+        self.agent.silent.add(PAGE)
+        asked = run(self.ask())
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT)
+        self.error(asked, UpstreamFailed)
+        assert self.counted() == {"timeout": 1}
+        assert self.upstream.latency(self.name) is None
+
+    def test_latency(self) -> None:
+        """The latency is the mean of the last responses, until the head."""
+        for seconds in (9.0, *([1.0, 3.0] * (LATENCIES // 2))):
+            self.agent.silent.add(PAGE)
+            self.agent.at(PAGE, reply := Reply(200, b"page", whole=False))
+            asked = run(self.ask())
+            self.clock.advance(seconds)
+            self.agent.release(PAGE)
+            self.clock.advance(5)
+            reply.end()
+            self.result(asked)
+        assert self.upstream.latency(self.name) == 2.0
+        assert self.before == {}
+        assert self.values()["upstream_seconds_sum"] == 9.0 + 2.0 * LATENCIES
+
+    def test_no_index(self) -> None:
+        """A request for no index is not counted."""
+        before = metrics.totals()
+        self.agent.at(PAGE, Reply(200, b"page"))
+        assert self.result(run(file(self.upstream))) == b"page"
+        self.upstream = upstream_client(self.agent, self.clock, PRIVATE, offline=True)
+        self.error(run(self.ask()), Offline)
+        after = metrics.totals()
+        assert after == before
+        assert self.counted() == {}
