@@ -58,7 +58,7 @@ CONFIRMATION = "forget everything"
 NOT_CONFIRMED = f"Nothing is removed: type '{CONFIRMATION}' to confirm that."
 LOGGED_IN = "You are logged in, for 12 hours at most."
 LOGGED_OUT = "You are logged out."
-LOG_IN = "The admin token is needed here."
+HOW = "Send it as 'Authorization: Bearer ...', or as a Basic password."
 NO_TOKEN = "PROXPI_ADMIN_TOKEN is not set: there is nothing to log in to."
 SLOWED = "Wrong admin tokens came from this address: it has to wait."
 #: What a person can do about an error of a form.
@@ -68,6 +68,7 @@ ADVICE = {
     "name its address in PROXPI_TRUSTED_PROXIES and let it set X-Forwarded-Host.",
     UNKNOWN_HOST: "Add the name in the address bar to PROXPI_HOSTS, or set PROXPI_ADMIN_TOKEN.",
     SLOWED: "Try again in a moment.",
+    **dict.fromkeys((auth.MISSING, auth.EXPIRED), "Log in, and then use the button again."),
 }
 #: The challenges of a 401 (RFC 9110 11.6.1). Basic would have a browser ask on its own.
 _CHALLENGE = 'Bearer realm="proxpi"'
@@ -249,7 +250,7 @@ class AdminApi:
     def login_form(self, request: Request) -> bytes:
         if self._authentication is None:
             raise _Refused(409, NO_TOKEN)
-        return page.error_page(200, LOG_IN, login=True).apply(request)
+        return page.error_page(200, auth.MISSING, login=True).apply(request)
 
     @app.route("/admin/login", methods=["POST"])
     async def log_in(self, request: Request) -> bytes:
@@ -338,8 +339,9 @@ def _describe(error: BaseException | None, as_page: bool) -> tuple[int, str, Map
     if isinstance(error, _Refused):
         return error.status, error.text, responses.NO_HEADERS
     if isinstance(error, Unauthorized):
-        challenge = _CHALLENGE if as_page else _CHALLENGES
-        return 401, error.text, {"WWW-Authenticate": challenge}
+        if as_page:
+            return 401, error.text, {"WWW-Authenticate": _CHALLENGE}
+        return 401, f"{error.text} {HOW}", {"WWW-Authenticate": _CHALLENGES}
     if isinstance(error, TriesSlowed):
         return 503, SLOWED, {"Retry-After": str(math.ceil(error.seconds))}
     if isinstance(error, BeingCounted):

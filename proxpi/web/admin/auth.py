@@ -39,7 +39,7 @@ MAX_ADDRESSES = 1000
 #: Answers that are delayed at a time: each holds a connection.
 MAX_DELAYED = 32
 
-MISSING = "The admin token is needed here: by 'Authorization: Bearer', or as a Basic password."
+MISSING = "The admin token is needed here."
 WRONG = "The admin token is wrong."
 EXPIRED = "The login has expired."
 
