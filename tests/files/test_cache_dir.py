@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files import EvictionIndex, FileReference, cache_dir, quota
+from proxpi.files import EvictionIndex, FileReference, Removed, cache_dir, quota
 from proxpi.files.layout import RESERVED
 from proxpi.files.verify import Mismatch
 from tests.support.agent import Reply
@@ -524,7 +524,8 @@ class Deletion(CacheCase):
             self.lay(name, b"data")
         self.start()
         names = {"+c.whl", "a!b.whl", "a b.whl", "é.whl"}
-        self.result(run(self.cache_dir.delete_named(names)))
+        removed = self.result(run(self.cache_dir.delete_named(names)))
+        assert removed == Removed(14, 14 * 4)
         assert self.used == self.on_disk() == 12
         assert [self.check(file) for file in others] == [True] * 3
 
@@ -537,12 +538,13 @@ class Deletion(CacheCase):
         self.lay("y.whl", b"else")
         self.lay("README", b"x")
         self.held = True
+        on_disk, files_there = self.on_disk() - 1, len(self.names()) - 1
         cleared = self.clear()
         assert not any(map(self.cache_dir.found, files))
         self.run_thread()
         assert len(self.reserved()) == 3
         self.run_threads()
-        self.result(cleared)
+        assert self.result(cleared) == Removed(files_there, on_disk)
         assert (self.names(), self.used) == (["README"], 0)
         assert self.cache_dir.own.is_dir()
 
