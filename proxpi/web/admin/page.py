@@ -51,6 +51,8 @@ _HTML = "text/html; charset=utf-8"
 _HERE = Path(__file__).parent
 _LOCAL = re.compile(r"localhost|.*\.localhost|127\.[\d.]+|\[::1\]")
 _NO_VALUE = "–"
+#: A digest; a person compares its beginning alone.
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 def home(
@@ -157,6 +159,7 @@ def _templates() -> Environment:
         "percent": _unbroken(quantities.percent),
     }
     templates.filters |= quantity | {
+        "abridged": lambda text: _DIGEST.sub("\\1…", text),
         "ago": pass_context(_ago),
         "clients": _plural("client waits", "clients wait"),
         "clock": pass_context(_clock),

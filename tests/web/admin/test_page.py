@@ -208,6 +208,9 @@ class Sections(ProxpiCase):
             "22:01 UTC (13 h 58 min ago) proxpi serves the stale page of 10:42. What to do: Check "
             "that internal.example answers."
         ) in self.read()
+        problem = self.document["problems"][0]
+        self.document["problems"] = [problem] * 5 + [{**problem, "text": f"not {'ab' * 32}"}] * 2
+        assert "2 more not abababababab… 214 times" in self.read()
         self.document["problems"] = []
         assert "Problems None since the start." in self.read()
 
@@ -330,6 +333,15 @@ class CachedProjects(ProxpiCase):
     def test_counting(self) -> None:
         """While the projects are being counted, the page says so."""
         assert "Cached projects They are being counted" in text_of(self.read(None))
+
+
+class Settings(ProxpiCase):
+    def test_settings(self) -> None:
+        """Settings that differ from their defaults come first, with their sources."""
+        text = text_of(self.get("/").text).partition("Settings in force")[2]
+        chosen, _, defaults = text.partition("at their defaults")
+        assert "PROXPI_INDEX_URL" in chosen and "PROXPI_LOGGING_LEVEL INFO default" in defaults
+        assert "PROXPI_LOGGING_LEVEL" not in chosen
 
 
 class ErrorPages(ProxpiCase):
