@@ -75,6 +75,8 @@ class Check:
 
     async def _cache_folder(self) -> Outcome:
         tried, folder = "cache folder", printable(str(self._folder))
+        if self._settings.cache_dir is None:
+            folder = f"a temporary folder in {printable(str(self._folder.parent))}"
         try:
             found = await self._on_disk(lambda: _try_folder(self._folder))
         except OSError as error:

@@ -21,7 +21,6 @@ import attrs
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
@@ -124,7 +123,6 @@ _CHECKS = (
     "Try the settings, the cache folder, each index and each forward proxy once, print a table, "
     "and exit with status 0 if nothing failed."
 )
-_log = Logger(namespace="proxpi")
 
 #: Seconds after which a thread has to release the interpreter lock. With Python's own 5 ms the
 #: reactor would wait that long after each system call: several times for one request.
@@ -651,7 +649,7 @@ def _check(settings: Settings) -> int:
     """Make the parts as for a start, try what they need, and print it; return the exit status."""
     from twisted.internet import reactor
 
-    from proxpi.check import Check, report
+    from proxpi.check import Check, Outcome, report
 
     use_monotonic_time(reactor)
     resources = _allocate(settings, reactor)
@@ -675,22 +673,24 @@ def _check(settings: Settings) -> int:
         in_thread=resources.checks,
         clock=cast(IReactorTime, reactor),
     )
-    statuses: list[int] = []
+    found: list[Sequence[Outcome]] = []
 
     async def run() -> None:
-        outcomes = await check.run()
+        try:
+            outcomes = await check.run()
+            if reactor.running:  # otherwise a signal has ended the requests
+                found.append(outcomes)
+        finally:
+            if reactor.running:
+                reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(run()))
+    reactor.run()
+    for outcomes in found:
         warnings = [*settings.warnings, *filter(None, [proxpi.netrc.error])]
         print(report(settings, warnings, outcomes))
-        statuses.append(int(any(each.verdict == "FAILED" for each in outcomes)))
-
-    def begin() -> None:
-        ended = Deferred.fromCoroutine(run())
-        ended.addErrback(lambda failure: _log.failure("the check cannot be made", failure=failure))
-        ended.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    return statuses[0] if statuses else 1  # a signal may have ended it
+        return int(any(each.verdict == "FAILED" for each in outcomes))
+    return 1
 
 
 def makeService(options: Options) -> IService:

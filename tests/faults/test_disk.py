@@ -204,3 +204,19 @@ def test_delete(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
             assert proxy.request("DELETE", path).status == 200
             # (A list is fetched through a file, so a full disk leaves it stale.)
             assert [proxy.get(page).headers.get("x-cache") for page in pages] != ["HIT", "HIT"]
+
+
+@pytest.mark.parametrize(
+    ("before", "error"),
+    [("mount -o remount,ro .", READ_ONLY), ("dd if=/dev/zero of=ballast bs=4096", NO_SPACE)],
+)
+def test_check(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, before: str, error: str
+) -> None:
+    """``--check`` fails with a disk that is full or read-only, and says what to do."""
+    within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(tmp_path), f"{before}; :"]
+    options: dict[str, object] = {"listens": False, "cache_dir": tmp_path, "within": within}
+    proxy = start_proxy(fake_index, "--check", **options)
+    assert proxy.wait() == 1, _NEEDED
+    [line] = [line for line in proxy.output.splitlines() if line.startswith("cache folder")]
+    assert f"FAILED  {tmp_path}: {error}; " in line

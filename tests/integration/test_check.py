@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
@@ -39,6 +40,14 @@ def test_good(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) ->
     assert not [each for each in lines if "[" in each or "Traceback" in each]
     assert sorted(tmp_path.rglob("*")) == before
     assert not os.path.exists("twistd.pid")
+
+
+def test_defaults(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """Without a cache folder the temporary one is tried."""
+    status, lines = checked(start_proxy, index=fake_index)
+    assert status == 0
+    assert f"a temporary folder in {tmp_path} can be made" in line(lines, "cache folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_index(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
@@ -75,6 +84,15 @@ def test_bad_folder(
     status, lines = checked(start_proxy, index=fake_index, cache_dir=tmp_path / place)
     assert status == 1
     assert "Not a directory" in line(lines, "cache folder")
+
+
+def test_interrupted(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """A check that is interrupted is none that went well."""
+    fake_index.script("/simple/", Behavior(hold=True))
+    proxy = start_proxy(fake_index, "--check", listens=False, read_timeout=300)
+    fake_index.wait_for(lambda seen: len(seen) == 1)
+    assert proxy.stop(signal.SIGINT) == 1
+    assert proxy.output == ""
 
 
 def test_wrong_setting(start_proxy: StartProxy) -> None:
