@@ -73,6 +73,14 @@ class AccessLog:
         request = msgspec.json.encode(fields).decode()[1:-1].replace("%", "%%")
         return f'{{"client":"%s",{request},"ms":%d%s,"request_id":"%s"}}'
 
+    def hit_template(self, template: str) -> str:
+        """Return the template of a line of a hit, which takes no time: client and number."""
+        return template.replace("%%", "%%%%") % ("%s", 0, "", f"{self._made}-%x")
+
+    def write_hit(self, template: str, client: str) -> None:
+        """Write a line with an ID of proxpi's own, which costs a third of :meth:`write`."""
+        self._write(template % (client, next(self._numbers)))
+
     def write(
         self,
         template: str,

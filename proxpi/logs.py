@@ -93,7 +93,7 @@ class TextFormat:
 
     def __init__(self, *, colored: bool = False) -> None:
         self._colored = colored
-        self._beginning = lru_cache(2)(self._begin)
+        self._beginning = lru_cache(4)(self._begin_line)
 
     def event(self, event: LogEvent) -> str | None:
         message = {"log_format": "{message}", "message": printable(formatEvent(event))}
@@ -109,7 +109,10 @@ class TextFormat:
         return beginning + "\n\t".join(map(printable, text.split("\n"))) + "\n"
 
     def line(self, line: str, level: str) -> str:
-        return f"{self._beginning(int(time.time()), f'{ACCESS}#{level}', level)}{line}\n"
+        return f"{self._beginning(int(time.time()), level)}{line}\n"
+
+    def _begin_line(self, second: int, level: str) -> str:
+        return self._begin(second, f"{ACCESS}#{level}", level)
 
     def _begin(self, moment: float, system: str, level: str) -> str:
         color = _COLORS.get(level) if self._colored else None

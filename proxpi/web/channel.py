@@ -260,7 +260,10 @@ class Channel(Protocol):
             return
         if sent == len(head) + entry.size:
             self._cache.count(entry)
-            self._server.access.write(entry.line, client, 0.0, request_id)
+            if request_id:
+                self._server.access.write(entry.line, client, 0.0, request_id)
+            else:
+                self._server.access.write_hit(entry.hit_line, client)
             self._deadline = now + IDLE_TIMEOUT
             if self._timer_at > now + POLL:
                 self._ring_in(POLL)  # to see whether the client takes it
@@ -455,6 +458,7 @@ class Channel(Protocol):
                 code + b" " + reason,
                 fields,
                 line,
+                self._server.access.hit_template(line),
                 cacheable,
                 kind=request.kind,
                 index=request.index,
