@@ -310,7 +310,7 @@ def build(
             problems=problems,
             downloads=mirror.downloads,
             prefetching=lambda: chain(*(each.under_way for each in prefetchers.values())),
-            excluded=exclusions.as_json,
+            exclusions=exclusions,
             advisories=advisories.status if advisories else None,
             started=started,
             seconds=reactor.seconds,

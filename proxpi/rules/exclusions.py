@@ -117,13 +117,6 @@ class Exclusions:
         rules = self._rules.of(project)
         return rules.key if rules is not None else ""
 
-    def as_json(self) -> list[dict[str, str | None]]:
-        """Return what is excluded now, by project, file, rule and available (RFC 3339)."""
-        return [
-            {"project": name, "file": file, "rule": each.rule, "available": each.available}
-            for name, file, each in self
-        ]
-
 
 def lines(project: str, new: Mapping[str, Exclusion]) -> Iterable[str]:
     """

@@ -28,15 +28,16 @@ def test_listed() -> None:
     found.note("demo", {"demo-1.zip": DENIED})
     found.note("other", {"other-1.zip": YOUNG, "other-2.zip": aged(0.5)})
 
-    def item(project: str, file: str, rule: str, available: str | None) -> dict[str, str | None]:
-        return {"project": project, "file": file, "rule": rule, "available": available}
-
-    denied = item("demo", "demo-1.zip", DENIED.rule, None)
-    young = item("other", "other-1.zip", YOUNG.rule, "2025-06-15T12:00:00Z")
-    younger = item("other", "other-2.zip", YOUNG.rule, "2025-06-15T12:00:01Z")
-    assert found.as_json() == [denied, young, younger]
+    denied, young = ("demo", "demo-1.zip", DENIED), ("other", "other-1.zip", YOUNG)
+    younger = ("other", "other-2.zip", aged(0.5))
+    assert list(found) == [denied, young, younger]
+    assert [each.available for _, _, each in found] == [
+        None,
+        "2025-06-15T12:00:00Z",
+        "2025-06-15T12:00:01Z",
+    ]
     now[0] = NOON
-    assert found.as_json() == [denied, younger]
+    assert list(found) == [denied, younger]
 
 
 def test_replaced() -> None:
@@ -49,7 +50,7 @@ def test_replaced() -> None:
     assert [file for _, file, _ in found] == ["b.zip", "a.zip", "c.zip"]
     found.note("demo", {})
     found.note("demo", {}, "cpu")
-    assert found.as_json() == []
+    assert list(found) == []
 
 
 def test_changed_rules() -> None:
@@ -127,7 +128,7 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [project for project, _, _ in found] == ["c", "a", "d"]
     found.note("e", {f"e-{number}.zip": DENIED for number in range(5)})
     assert {project for project, _, _ in found} == {"e"}
-    assert len(found.as_json()) == 5
+    assert len(list(found)) == 5
 
 
 def test_added() -> None:

@@ -125,6 +125,7 @@ def document(hostile: str = HOSTILE) -> dict[str, Any]:
             "most_used": [project],
             "biggest": [project],
         },
+        "excluded_files": 1,
         "excluded": [
             {
                 "project": "demo",

@@ -132,7 +132,8 @@ class AdminApi:
             if project := _query_field(request, "project"):
                 listed = await self._inventory.files(project, sort, number)
             listed = listed or await self._inventory.projects(search, sort, number)
-        statistics = msgspec.to_builtins(await self._statistics.document())
+        document = await self._statistics.document(page.MOST_EXCLUDED)
+        statistics = msgspec.to_builtins(document)
         listing = msgspec.to_builtins(listed)
         result = self._results.find(_query_field(request, "done"))
         access: page.Access = "open"
@@ -168,11 +169,10 @@ class AdminApi:
     @app.route("/stats", methods=["GET"])
     async def stats(self, request: Request) -> bytes:
         """Send the statistics: as JSON, or as the live sections of the admin page."""
-        document = await self._statistics.document()
-        if (request.args or {}).get(b"format") == [b"html"]:
-            statistics = msgspec.to_builtins(document)
-            return (await self._in_thread(lambda: page.sections(statistics))).apply(request)
-        return _json(document).apply(request)
+        if _query_field(request, "format") != "html":
+            return _json(await self._statistics.document()).apply(request)
+        statistics = msgspec.to_builtins(await self._statistics.document(page.MOST_EXCLUDED))
+        return (await self._in_thread(lambda: page.sections(statistics))).apply(request)
 
     @app.route("/stats/projects", methods=["GET"])
     async def stats_projects(self, request: Request) -> bytes:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import unquote
 
 import attrs
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.files import METADATA, SIGNATURE, IndexedFile
@@ -381,7 +382,10 @@ class Inventory:
         page, pages, shown = await self._in_thread(
             partial(list_files, snapshot, project, sort, page)
         )
-        origins = await self._origins(name, {_listed_name(path) for path, _ in shown})
+        origins: dict[str, str] = {}
+        with suppress(TimeoutError):  # a disk that hangs
+            listed = {_listed_name(path) for path, _ in shown}
+            origins = await self._origins(name, listed).addTimeout(PATIENCE, self._clock)
         rows = [
             FileRow(
                 file=file_name(path),

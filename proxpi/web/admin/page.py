@@ -136,7 +136,7 @@ def _of_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:
     process = statistics["proxpi"]
     started = datetime.fromisoformat(process["started"]).timestamp() if process["started"] else 0.0
     now = started + process["uptime_seconds"]
-    return {"stats": statistics, "now": now, "most_excluded": MOST_EXCLUDED}
+    return {"stats": statistics, "now": now}
 
 
 @cache

@@ -24,6 +24,7 @@ from proxpi.history import Series as Slots
 from proxpi.index import IndexStatus
 from proxpi.metrics import Totals
 from proxpi.problems import Problem
+from proxpi.rules import Exclusion, Exclusions
 from proxpi.web.admin.inventory import (
     BeingCounted,
     Inventory,
@@ -182,6 +183,15 @@ class Cache(msgspec.Struct, frozen=True):
     biggest: list[ProjectRow]
 
 
+class ExcludedRow(msgspec.Struct, frozen=True):
+    """A file that a rule excludes, perhaps until it is available."""
+
+    project: str
+    file: str
+    rule: str
+    available: str | None
+
+
 class SettingRow(msgspec.Struct, frozen=True):
     """A setting in force, without secrets."""
 
@@ -191,7 +201,7 @@ class SettingRow(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """All statistics."""
+    """All statistics; `excluded`: all of the excluded files, or those that were noted last."""
 
     version: int
     proxpi: Process
@@ -204,7 +214,8 @@ class Document(msgspec.Struct, frozen=True):
     prefetching: Prefetching
     problems: list[ProblemRow]
     cache: Cache
-    excluded: list[dict[str, str | None]]
+    excluded_files: int
+    excluded: list[ExcludedRow]
     advisories: dict[str, Any] | None
     settings: list[SettingRow]
 
@@ -255,7 +266,6 @@ class Statistics:
     """Makes the document.
 
     :ivar downloads: gives those under way; `prefetching`: the projects of requests under way
-    :ivar excluded: gives the excluded files, as :meth:`proxpi.rules.Exclusions.as_json`
     :ivar advisories: gives the status of the advisories, if they count
     :ivar started: when the process was started: the clock's seconds
     :ivar seconds: gives the clock's seconds; `wall`: those since the epoch
@@ -270,14 +280,18 @@ class Statistics:
     problems: Iterable[Problem]
     downloads: Callable[[], Iterable[DownloadStatus]]
     prefetching: Callable[[], Iterable[str]]
-    excluded: Callable[[], list[dict[str, str | None]]]
+    exclusions: Exclusions
     advisories: Callable[[], dict[str, Any]] | None
     started: float
     seconds: Callable[[], float]
     wall: Callable[[], float]
 
-    async def document(self) -> Document:
-        """Make the document as of now; the inventory may be older."""
+    async def document(self, most_excluded: int | None = None) -> Document:
+        """
+        Make the document as of now; the inventory may be older.
+
+        :param most_excluded: of the excluded files, how many are in it at most; ``None``: all
+        """
         snapshot = None
         with suppress(BeingCounted):
             snapshot = await self.inventory.snapshot()
@@ -285,7 +299,7 @@ class Statistics:
         self.history.sample()
         windows = [self.history.window(span) for span in (NOW, DAY, MONTH)]
         statuses = [index.status() for index in self.indexes]
-        problems = list(self.problems)
+        problems, excluded = list(self.problems), list(self.exclusions)
         return Document(
             version=VERSION,
             proxpi=Process(__version__, moment(wall - uptime), round(uptime, 3), memory()),
@@ -305,7 +319,8 @@ class Statistics:
             prefetching=_prefetching(self.prefetching()),
             problems=[_problem(each) for each in problems],
             cache=_cache(self.cache_dir, snapshot),
-            excluded=self.excluded(),
+            excluded_files=len(excluded),
+            excluded=[_excluded(*each) for each in excluded[-(most_excluded or len(excluded)) :]],
             advisories=self.advisories() if self.advisories is not None else None,
             settings=[SettingRow(each.variable, each.value, each.source) for each in self.settings],
         )
@@ -453,6 +468,10 @@ def _problem(problem: Problem) -> ProblemRow:
         first=moment(problem.first),
         last=moment(problem.last),
     )
+
+
+def _excluded(project: str, file: str, exclusion: Exclusion) -> ExcludedRow:
+    return ExcludedRow(project, file, exclusion.rule, exclusion.available)
 
 
 def _cache(cache_dir: CacheDir, snapshot: Snapshot | None) -> Cache:
