@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support import sockets
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy
 
@@ -19,13 +20,15 @@ OPEN, CHECKS = 1000, 20
 
 def test_many_open_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """While 1,000 requests wait for a dead upstream, health and readiness are told at once."""
-    fake_index.script("/simple/*", Behavior(hold=True))
-    proxy = start_proxy(fake_index, read_timeout=300)
+    wheel = make_wheel("demo")
+    fake_index.script(fake_index.add(wheel), Behavior(hold=True))
+    # Files, since the requests for pages end after ten seconds.
+    proxy = start_proxy(fake_index, read_timeout=300, download_timeout=300)
     with sockets.many_descriptors(OPEN + 500), ExitStack() as stack:
         began = time.monotonic()
         waiting = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(OPEN)]
-        for number, client in enumerate(waiting):
-            sockets.ask(client, f"/index/demo-{number}/")
+        for client in waiting:
+            sockets.ask(client, f"/index/demo/{wheel.filename}")
         while proxy.descriptors() < OPEN:
             assert proxy.get("/health").status == 200
         opened = time.monotonic() - began
