@@ -148,6 +148,7 @@ class Check:
         except UpstreamFailed as error:
             if error.scope == "connection":
                 return Outcome("proxy", "FAILED", printable(str(error)))
+            return Outcome("proxy", "ok", f"{url}: it takes connections")
         took = quantities.duration(self._clock.seconds() - began)
         return Outcome("proxy", "ok", f"{url}: it responds after {took}")
 

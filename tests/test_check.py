@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 
 from proxpi.check import Check, Outcome, report
 from proxpi.settings import Settings
@@ -149,6 +150,12 @@ class ProxyTests(CheckCase):
         assert [each.tried for each in outcomes] == ["cache folder", "index root", "proxy"]
         assert outcomes[-1] == Outcome("proxy", "ok", f"{PROXY}: it responds after 0 s")
         assert f"through proxy {PROXY}" in outcomes[1].text
+
+    def test_closed(self) -> None:
+        """A proxy that closes the connection at a request of this kind has taken it."""
+        self.agent.at(f"{PROXY}/", ConnectionDone())
+        outcomes = self.result(self.check(proxies=self.proxies))
+        assert outcomes[-1] == Outcome("proxy", "ok", f"{PROXY}: it takes connections")
 
     def test_silent(self) -> None:
         """A proxy that does not respond fails."""
