@@ -168,10 +168,10 @@ class Sections(ProxpiCase):
         """The numbers of three periods have units; a ratio of nothing is none."""
         text = self.read()
         for part in (
-            "From the cache 94 % 24 hours – 5 minutes 91 % 30 days",
+            "From the cache 94 % 24 hours – 5 min 91 % 30 days",
             "Not downloaded 12.4 GB 24 hours",
             "Time saved 3 h 20 min 24 hours",
-            "Requests 41.2 k 24 hours 0 5 minutes",
+            "Requests 41.2 k 24 hours 0 5 min",
         ):
             assert part in text
 
