@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import attrs
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
@@ -11,6 +14,7 @@ from proxpi.metrics import Totals
 from proxpi.web import accounting
 from tests.support.counted import samples
 
+DOCUMENT = (Path(__file__).parents[1] / "docs/metrics.rst").read_text()
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
@@ -47,6 +51,17 @@ def test_openmetrics() -> None:
     }
     own = {name: value for name, value in samples(text.decode()).items() if name[:7] == "proxpi_"}
     assert len(own) == len(found) and sorted(own.values()) == sorted(found.values())
+
+
+def test_documented() -> None:
+    """The documentation lists each metric with its labels."""
+    rows = re.findall(r"^``(proxpi_\w+)`` {2,}((?:``\w+``(?:, )?)*)", DOCUMENT, re.MULTILINE)
+    stated = {name: tuple(re.findall(r"\w+", labels)) for name, labels in rows}
+    gauges = [each for each in vars(metrics).values() if isinstance(each, metrics.Gauge)]
+    actual = {f"{each.name}_total": each.label_names for each in metrics._COUNTERS}
+    actual |= {each.name: each.label_names for each in metrics._HISTOGRAMS}
+    actual |= {each.name: each.label_names for each in gauges}
+    assert stated == actual
 
 
 def test_histogram() -> None:
