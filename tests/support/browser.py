@@ -33,6 +33,8 @@ OpenPage = Callable[..., Page]
 _SHELL = "chromium-headless-shell"
 #: The program that drives the browser for playwright.
 _NODE = Path(playwright.__file__).with_name("driver") / "node"
+#: Names below ``.example`` are this machine's.
+_ARGUMENTS = ["--no-proxy-server", "--host-resolver-rules=MAP *.example 127.0.0.1"]
 #: Fonts of the system, and those unpacked beside the browser: an unpacked library knows neither.
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -57,7 +59,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
     os.environ["PLAYWRIGHT_NODEJS_PATH"] = with_library("libatomic1", "atomic", _NODE)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=program, args=["--no-proxy-server"], env={**environment}
+            executable_path=program, args=_ARGUMENTS, env={**environment}
         )
         try:
             yield browser
@@ -69,14 +71,15 @@ def chromium(folder: Path) -> Iterator[Browser]:
 def pages(browser: Browser) -> Iterator[OpenPage]:
     """Open pages, each in a context of its own, and fail at the end if one has complained.
 
-    ``refused`` are the paths whose requests may fail; other keywords are options of playwright's
-    ``new_context``.
+    ``at`` is the one origin of its requests, that of its URL by default; ``refused`` are the paths
+    whose requests may fail; other keywords are options of playwright's ``new_context``.
     """
     complaints: list[str] = []
 
     def open_page(
         url: str,
         *,
+        at: str = "",
         scheme: Scheme = "light",
         width: int = 1600,
         refused: Sequence[str] = (),
@@ -87,7 +90,7 @@ def pages(browser: Browser) -> Iterator[OpenPage]:
         contexts.append(context)
         context.set_default_timeout(GUARD_SECONDS * 1000)
         page = context.new_page()
-        _listen(page, url, refused, complaints)
+        _listen(page, at or url, refused, complaints)
         page.goto(url)
         return page
 
