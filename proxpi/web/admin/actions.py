@@ -109,8 +109,8 @@ def _describe(removed: Removed) -> str:
 
 def _outcome(refetched: Refetched) -> str:
     if refetched.outcome == "failed":
-        kept = "its last page is kept" if refetched.usable else "there is no page of it"
-        return f"failed ({refetched.cause}), and {kept}"
+        kept = "its last page is kept" if refetched.usable else "nothing of it is cached"
+        return f"failed ({refetched.cause}; {kept})"
     return {
         "changed": "has sent a new page",
         "unchanged": "has confirmed it",

@@ -166,7 +166,7 @@ class Refetching(ActionsCase):
         self.clock.pump([0.5] * 20)
         text = self.get(response.response().headers["location"].removeprefix("..")).text
         assert "The page of demo: root has confirmed it; extra-1 failed (status 500" in text
-        assert "and its last page is kept." in text
+        assert "; its last page is kept)." in text
         assert 'class="done failed" role="alert"' in text
 
     def test_failed_without_a_page(self) -> None:
@@ -174,7 +174,7 @@ class Refetching(ActionsCase):
         self.agent.at(f"{INDEX}other/", Reply(401))
         self.agent.at(f"{EXTRA}other/", Reply(404))
         said = self.said("refetch", "project=other", failed=True)
-        assert "root failed (" in said and "there is no page of it" in said
+        assert "root failed (" in said and "nothing of it is cached" in said
 
     def test_silent(self) -> None:
         """The browser waits for an index that takes its time."""
