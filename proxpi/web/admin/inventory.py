@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from proxpi.files import METADATA, SIGNATURE, IndexedFile
 from proxpi.index import FoundPage
@@ -42,6 +42,8 @@ UNKNOWN = "-"
 PATIENCE, MAX_AGE = 1.0, 30.0
 #: Times the duration of taking a snapshot for which it is new.
 REST = 20.0
+#: Seconds after which a snapshot that nobody looks at is dropped: a large one takes 15 MB.
+IDLE = 600.0
 
 Sort = Literal["name", "size", "used", "uses"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -347,6 +349,7 @@ class Inventory:
     _in_thread: InThread
     _flights: Flights[None, Snapshot] = attrs.field(init=False)
     _latest: Snapshot | None = attrs.field(init=False, default=None)
+    _drop: IDelayedCall | None = attrs.field(init=False, default=None)
     # The clock's seconds until which the latest one is new.
     _new_until: float = attrs.field(init=False, default=-math.inf)
 
@@ -356,6 +359,8 @@ class Inventory:
     async def snapshot(self) -> Snapshot:
         """Return a new snapshot, or the latest; raises :exc:`BeingCounted` if there is none."""
         now = self._clock.seconds()
+        if self._drop is not None:
+            self._drop.reset(IDLE)
         if self._latest is not None and now < self._new_until:
             return self._latest
         try:
@@ -420,6 +425,11 @@ class Inventory:
             return take(paths, files, self._stored_pages(found), self._indexes, now, known)
 
         self._latest = await self._in_thread(work)
+        if self._drop is None:
+            self._drop = self._clock.callLater(IDLE, self._forget)
         ended = self._clock.seconds()
         self._new_until = ended + min(MAX_AGE, REST * (ended - began))
         return self._latest
+
+    def _forget(self) -> None:
+        self._latest = self._drop = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import weakref
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
@@ -16,6 +18,7 @@ from proxpi.files import EvictionIndex
 from proxpi.index import FoundPage
 from proxpi.local_files import Identity
 from proxpi.web.admin.inventory import (
+    IDLE,
     MAX_AGE,
     PAGE_SIZE,
     PATIENCE,
@@ -202,6 +205,25 @@ class Snapshots(Case):
                 self.result(run(self.inventory.snapshot()))
                 self.clock.advance(0.1)
             assert self.jobs == []
+        run(self.inventory.snapshot())
+        assert len(self.jobs) == 1
+
+    def test_dropped(self) -> None:
+        """A snapshot that nobody looks at takes no memory after a while."""
+        run(self.inventory.snapshot())
+        self.run_thread(0.5)
+        for _ in range(3):
+            self.clock.advance(IDLE - 1.0)
+            run(self.inventory.snapshot())
+            self.run_thread(0.5)
+        taken = weakref.ref(self.result(run(self.inventory.snapshot())))
+        self.clock.advance(IDLE - 0.1)
+        gc.collect()
+        assert taken() is not None
+        self.clock.advance(0.1)
+        gc.collect()
+        assert taken() is None
+        assert self.clock.getDelayedCalls() == []
         run(self.inventory.snapshot())
         assert len(self.jobs) == 1
 
