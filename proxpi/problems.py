@@ -17,6 +17,8 @@ from pathlib import Path
 import attrs
 from twisted.logger import Logger, LogLevel
 
+from proxpi.simple import printable
+
 #: Seconds between two lines of the log on the same problem.
 LOG_INTERVAL = 60.0
 #: Problems that are kept.
@@ -48,6 +50,7 @@ _REMEDIES = {
     "server_error": "wait, or tell who runs it",
     "status": "check its URL",
     "invalid": "check that its URL is the root of an index (PROXPI_INDEX_URL)",
+    "folder": "check that the folder is there, and that proxpi may read it",
     "cut": "check the network, and proxies on the way",
     "page": "check for a page of a login or a proxy at the URL of the file",
     "encoded": "check for a proxy on the way that compresses files",
@@ -109,6 +112,7 @@ class Problems:
     ) -> bool:
         """Note a problem; return whether it was logged."""
         now, wall = self._seconds(), self.wall()
+        text = printable(text)
         text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
         with self._lock:
             old = self._known.pop(key, None)

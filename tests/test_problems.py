@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import get_args
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from proxpi.problems import LOG_INTERVAL, LONGEST, MOST, Problem, Problems
+from proxpi.problems import LOG_INTERVAL, LONGEST, MOST, Problem, Problems, remedy
+from proxpi.upstream.errors import Kind
 from tests.support.cases import Case
 from tests.support.logs import logged
 
@@ -66,6 +68,14 @@ class ProblemsTests(Case):
         assert {len(each.text) for each in kept} == {LONGEST, len("it fails")}
         assert max(each.count for each in kept) == 10 * MOST
 
+    def test_hostile(self) -> None:
+        """Nothing in a text forges a line of the log."""
+        with logged("proxpi.problems") as log:
+            self.problems.note("a", "demo\r\n2026-12-01 [proxpi] all is well\x1b[2J{log_level}")
+        (line,) = log.lines
+        assert line == "demo\\r\\n2026-12-01 [proxpi] all is well\\x1b[2J{log_level}"
+        assert next(iter(self.problems)).text == line
+
     def test_dropped(self) -> None:
         """A problem that was dropped for others is logged again, and counts anew."""
         with logged("proxpi.problems") as log:
@@ -75,6 +85,12 @@ class ProblemsTests(Case):
             self.problems.note("a", "it fails")
         assert log.lines.count("it fails") == 2
         assert next(iter(self.problems)).count == 1
+
+    def test_remedies(self) -> None:
+        """Each kind of failure of an upstream has a remedy, but what the operator has chosen."""
+        assert {kind for kind in (*get_args(Kind), "folder", "hash") if not remedy(kind)} == {
+            "offline"
+        }
 
     def test_disk(self) -> None:
         """An error of the disk says where, and what to do; the consequence is its key."""

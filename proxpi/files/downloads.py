@@ -229,7 +229,7 @@ class Downloads:
             outcome = "kept" if uncached is None else "not_kept"
             if uncached is None and not reference.has_digest:
                 outcome, url = "kept_unverified", urls.loggable(reference.url)
-                _log.warn("{url} is cached without a digest: its index names no known one", url=url)
+                _log.info("{url} is cached without a digest: its index names no known one", url=url)
         except Exception as error:
             outcome = self._log_failure(reference, error, background=spool.queue.background)
             raise

@@ -151,7 +151,7 @@ def _reading(reference: FileReference) -> Iterator[None]:
         if error.errno in _GONE:
             raise Gone(reference, 404) from error
         cause = error.strerror or str(error)
-        raise UpstreamFailed(reference.url, f"it cannot be read: {cause}") from error
+        raise UpstreamFailed(reference.url, f"it cannot be read: {cause}", kind="folder") from error
 
 
 def _without_suffix(url: str, suffix: str) -> str:

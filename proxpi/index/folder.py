@@ -389,7 +389,7 @@ class FolderIndex:
     def timeout_error(self, page: str, since: float) -> UpstreamFailed:
         """Return the error for a page that is not there in time."""
         return self.breakers.failed_since(page, since) or UpstreamFailed(
-            self.url, "it was not read in time", scope="resource"
+            self.url, "it was not read in time", kind="folder"
         )
 
     def remaining(self, stored: StoredResponse | None) -> float:
@@ -572,7 +572,7 @@ class FolderIndex:
         # What the operator has to mend does not get better within the seconds of a retry.
         temporary = error.errno not in (*_GONE, *_FORBIDDEN)
         cause = f"the folder cannot be read: {error.strerror or error}"
-        return UpstreamFailed(self.url, cause, temporary=temporary)
+        return UpstreamFailed(self.url, cause, temporary=temporary, kind="folder")
 
 
 def _confirms(stored: StoredResponse | None, etag: str) -> TypeGuard[StoredResponse]:

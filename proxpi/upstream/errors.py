@@ -21,7 +21,7 @@ from proxpi.simple import urls
 
 T = TypeVar("T")
 #: What failed, in one word, by which failures are counted and problems told apart. Files have more
-#: of them: see :mod:`proxpi.files.fetch`.
+#: of them: see :mod:`proxpi.files.fetch`; those of folders have their own.
 Kind = Literal[
     "connection",
     "dns",

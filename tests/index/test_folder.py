@@ -517,7 +517,8 @@ class FailureTests(FolderIndexCase):
         self.add(WHEEL)
         for call in ("scandir", "stat", "open"):
             with refused(self.wheels, call, number=errno.EIO):
-                assert self.fails().temporary, call
+                failure = self.fails()
+                assert (failure.temporary, failure.kind) == (True, "folder"), call
         assert len(self.files()) == 1
 
     def test_folder_within(self) -> None:
