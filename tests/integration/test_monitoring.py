@@ -12,8 +12,15 @@ from typing import Any
 import attrs
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import configs
+from tests.support.advisories import Entries, affected, document
 from tests.support.debian import need
+from tests.support.distributions import make_wheel
+from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.processes import StartProxy
+from tests.support.proxy import Proxy
 
 _TOP = Path(__file__).parents[2]
 _ALERTS = _TOP / "docs/prometheus/alerts.yml"
@@ -75,6 +82,47 @@ def test_expressions_are_valid(tmp_path: Path) -> None:
     queries = tmp_path / "queries.yml"
     queries.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
     _promtool("check", "rules", _ALERTS, queries)
+
+
+#: A client for which proxpi prefetches.
+_PIP = (
+    'pip/26.3 {"cpu":"x86_64","implementation":{"name":"CPython","version":"3.11.7"},'
+    '"installer":{"name":"pip","version":"26.3"},"python":"3.11.7","system":{"name":"Linux"}}'
+)
+
+
+def _play(index: FakeIndex, proxy: Proxy) -> None:
+    """Have each kind of event happen that has a metric of its own."""
+    app, broken, young = (make_wheel(name) for name in ("demo-app", "broken", "young"))
+    index.add(app)
+    index.script(index.add(broken), Behavior(flip=10))
+    index.add(young, upload_time="2126-01-02T03:04:05Z")
+    assert proxy.get("/index/demo-app/", User_Agent=_PIP).status == 200
+    index.wait_for(lambda seen: any("/files/demo-app/" in each.path for each in seen))
+    for path in (f"demo-app/{app.filename}", f"broken/{broken.filename}", "young/", "unknown/"):
+        for _ in range(2):
+            proxy.get(f"/index/{path}")
+
+
+def test_metrics_exist(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """proxpi exposes each metric that a query names, with the labels that it selects by."""
+    feed = tmp_path / "advisories"
+    feed.mkdir()
+    Entries({"MAL-2026-1": document("MAL-2026-1", affected("evil"))}).write(feed)
+    rules = configs.rules(
+        advisories="malicious", advisories_url=f"file://{feed}/", exclude_newer="7 days"
+    )
+    proxy = start_proxy(config=configs.write(tmp_path, configs.index("root", fake_index), rules))
+    proxy.wait_for_line("advisories: 1 entries")
+    _play(fake_index, proxy)
+    exposed: dict[str, set[str]] = {name: set() for name in _OTHER_METRICS}
+    for family in text_string_to_metric_families(proxy.get("/metrics").text):
+        for sample in family.samples:
+            exposed.setdefault(sample.name, set()).update(sample.labels)
+    for query in _queries():
+        assert query.metrics <= exposed.keys(), query
+        labels = set().union(*(exposed[name] for name in query.metrics))
+        assert query.labels <= labels | _OTHER_LABELS, query
 
 
 _AT = 'job="proxpi", instance="a:5000"'
