@@ -42,8 +42,6 @@ MAX_SKIPPED = 100
 HEADERS = {
     "Content-Type": "application/x-ndjson",
     "X-Accel-Buffering": "no",  # so a reverse proxy passes on each line
-    **responses.NO_STORE,
-    **responses.NO_SNIFF,
 }
 USAGE = "Send a lock to /prefetch?python=3.12&platform=manylinux_2_28_x86_64, or to /prefetch?all=1"
 

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
 from proxpi.problems import Problems
-from proxpi.web.admin import api, auth
+from proxpi.web.admin import auth, refusals
 from proxpi.web.admin.auth import AdminToken, FailedTries, TriesSlowed, network
 from tests.support.cases import INDEX, ProxpiCase, entry, page, root_list
 from tests.support.exchange import HOST, Exchange, Response
@@ -72,7 +72,7 @@ class Needed(AuthCase):
         for method, path in CHANGES:
             response = self.ask(method, path, FORM, body="project=demo")
             assert response.status == 401, path
-            assert json.loads(response.body)["message"] == f"{auth.MISSING} {api.HOW}"
+            assert json.loads(response.body)["message"] == f"{auth.MISSING} {refusals.HOW}"
             challenges = response.headers["www-authenticate"]
             assert challenges == 'Bearer realm="proxpi", Basic realm="proxpi"'
         self.agent.asked.clear()
