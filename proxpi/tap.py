@@ -42,6 +42,7 @@ from proxpi.files import (
     FolderFiles,
     IndexedFile,
     Mirror,
+    Progress,
     ProjectPages,
     Quota,
     RangeClient,
@@ -259,7 +260,7 @@ def build(
             metrics.CACHE_BYTES: cache_dir.quota.used,
             metrics.CACHE_CAPACITY: settings.cache_size,
             metrics.CACHE_FILES: len(cache_dir.eviction_index),
-            metrics.DOWNLOADS_IN_FLIGHT: mirror.downloads_in_flight,
+            metrics.DOWNLOADS_IN_FLIGHT: len(mirror.downloads()),
             metrics.WAITERS: site.waiting,
             metrics.BREAKER_STATE: {
                 (each.name,): float(each.breakers.index_state) for each in members.indexes
@@ -429,7 +430,8 @@ def file_mirror(
     :param ttl: seconds for which a cached file without a digest is fresh
     :param folders: paths of the folders that are indexes, each with a slash at its end
     """
-    ranges = RangeClient(upstream, problems)
+    progress = Progress(clock, problems.wall)
+    ranges = RangeClient(upstream, problems, progress)
     extraction = Extraction(cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock))
     cached = CachedFiles(
         upstream=upstream,
@@ -448,8 +450,8 @@ def file_mirror(
         cached=cached,
         extraction=extraction,
         clock=clock,
-        wall=problems.wall,
         problems=problems,
+        progress=progress,
         redirects=not (stream or upstream.offline),
         flights=Flights(clock),
     )
@@ -458,6 +460,7 @@ def file_mirror(
         cache_dir=cache_dir,
         cached=cached,
         downloads=downloads,
+        progress=progress,
         ranges=ranges,
         metadata=WheelMetadata(
             downloads=downloads,

@@ -95,7 +95,7 @@ class ProblemsTests(Case):
     def test_disk(self) -> None:
         """An error of the disk says where, and what to do; the consequence is its key."""
         folder = Path("/srv/cache")
-        for number, remedy in (
+        for number, expected in (
             (errno.ENOSPC, "free space on its disk"),
             (errno.EACCES, f"let the user with the number {os.geteuid()} write there"),
             (None, ""),
@@ -104,5 +104,5 @@ class ProblemsTests(Case):
             self.problems.note_disk(error, folder, "nothing is cached")
             problem = next(iter(self.problems))
             assert problem.text == f"cache folder /srv/cache: {error}"
-            assert (problem.consequence, problem.remedy) == ("nothing is cached", remedy)
+            assert (problem.consequence, problem.remedy) == ("nothing is cached", expected)
         assert problem.count == 3

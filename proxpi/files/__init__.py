@@ -12,7 +12,7 @@ from proxpi.files.folder_files import FolderFiles
 from proxpi.files.layout import OWN_FOLDER, measure, try_to_write
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
-from proxpi.files.progress import DownloadStatus
+from proxpi.files.progress import DownloadStatus, Progress
 from proxpi.files.quota import DeletionQueue, Quota
 from proxpi.files.resolver import (
     METADATA,
@@ -46,6 +46,7 @@ __all__ = [
     "MissingUpstream",
     "OpenFile",
     "Prefetched",
+    "Progress",
     "ProjectPages",
     "Quota",
     "RangeClient",

@@ -14,22 +14,21 @@ no client has joined is abandoned when it is deleted, or when the call of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from functools import partial
 
 import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from proxpi import metrics
 from proxpi.files.cache_dir import CacheDir, OpenFile, PartialFile
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import Fetch
-from proxpi.files.progress import INTERVAL, DownloadStatus, Rate, note_failure
+from proxpi.files.progress import Progress, note_failure
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone
 from proxpi.files.spool import Reader, Spool, State
@@ -44,15 +43,11 @@ SMALL = 64 * 1024
 _log = Logger(namespace="proxpi.files")
 
 
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
-
-
 @attrs.define(eq=False, kw_only=True)
 class Downloads:
     """The downloads; it iterates over the references of those under way.
 
-    :ivar wall: gives the seconds since the epoch; `redirects`: whether clients may be sent upstream
+    :ivar redirects: whether clients may be sent upstream
     """
 
     _upstream: UpstreamClient
@@ -60,13 +55,11 @@ class Downloads:
     _cached: CachedFiles
     _extraction: Extraction
     _clock: IReactorTime
-    _wall: Callable[[], float]
     _problems: Problems
+    _progress: Progress
     _redirects: bool
     _flights: Flights[FileReference, OpenFile | None]
     _spools: dict[FileReference, Spool] = attrs.field(init=False, factory=dict)
-    # Of the downloads under way.
-    _rates: dict[Spool, Rate] = attrs.field(init=False, factory=dict)
 
     def __iter__(self) -> Iterator[FileReference]:
         return iter(self._flights)
@@ -163,28 +156,6 @@ class Downloads:
     def under_way(self, reference: FileReference) -> Spool | None:
         return self._spools.get(reference)
 
-    def status(self) -> list[DownloadStatus]:
-        """Return the downloads under way, the oldest first."""
-        now, found = self._clock.seconds(), []
-        for reference, spool in self._spools.items():
-            flight, rate = self._flights.get(reference), self._rates.get(spool)
-            if flight is None or rate is None:
-                continue
-            project, filename = reference.requested_as or ("", urls.filename(reference.url))
-            status = DownloadStatus(
-                project=project,
-                filename=filename,
-                index=reference.index,
-                size=reference.size if spool.end is None else spool.end,
-                arrived=spool.arrived,
-                bytes_per_second=rate.bytes_per_second(now, spool.arrived),
-                waiting=flight.waiters + spool.followers,
-                started=self._wall() + flight.started - now,
-                background=spool.queue.background,
-            )
-            found.append(status)
-        return found
-
     def delete(self, reference: FileReference) -> None:
         """Detach a download: the next request starts anew, its clients get what arrives."""
         self._flights.detach(reference)
@@ -219,13 +190,10 @@ class Downloads:
     async def _download(self, reference: FileReference) -> OpenFile | None:
         spool = self._spool(reference)
         outcome = "failed"
-        rate = self._rates[spool] = Rate(self._clock.seconds())
-
-        progress = LoopingCall(self._log_progress, reference, spool, rate)
-        progress.clock = self._clock
-        progress.start(INTERVAL, now=False)
+        flight = self._flight(reference)
         try:
-            uncached = await self._fetch(reference, spool)
+            with self._progress.watch(reference, spool, lambda: flight.waiters):
+                uncached = await self._fetch(reference, spool)
             outcome = "kept" if uncached is None else "not_kept"
             if uncached is None and not reference.has_digest:
                 outcome, url = "kept_unverified", urls.loggable(reference.url)
@@ -235,28 +203,11 @@ class Downloads:
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
-            progress.stop()
-            del self._rates[spool]
             if self._spools.get(reference) is spool:
                 del self._spools[reference]
         if uncached is not None:
             self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
         return uncached
-
-    def _log_progress(self, reference: FileReference, spool: Spool, rate: Rate) -> None:
-        size = spool.end or reference.size
-        total = "" if size is None else f" of {_megabytes(size)} ({spool.arrived * 100 // size} %)"
-        flight = self._flights.get(reference)
-        _log.emit(
-            LogLevel.debug if spool.queue.background else LogLevel.info,
-            "{file}: {arrived}{total}, {rate}/s; clients: {clients}",
-            file=urls.loggable(reference.url),
-            arrived=_megabytes(spool.arrived),
-            total=total,
-            rate=_megabytes(rate.bytes_per_second(self._clock.seconds(), spool.arrived)),
-            clients=spool.followers + (0 if flight is None else flight.waiters),
-        )
-        rate.sample(self._clock.seconds(), spool.arrived)
 
     def _log_failure(self, reference: FileReference, error: Exception, *, background: bool) -> str:
         """Log why a file is not cached; return the outcome to count."""
@@ -307,7 +258,8 @@ class Downloads:
             uncached = await spool.fill(fetch.run(adopt), needed)
         except OSError as error:
             if spool.fall_back(error):
-                fetch.pass_through(partial(self._log_failure, reference, background=False))
+                failed = partial(self._log_failure, reference, background=False)
+                fetch.pass_through(self._progress, failed)
             raise
         except Exception as error:
             spool.fail(error)

@@ -34,6 +34,7 @@ from twisted.logger import Logger, LogLevel
 from werkzeug.http import parse_date
 
 from proxpi import metrics
+from proxpi.files.progress import Progress
 from proxpi.files.resolver import FileReference, Gone, refresh_url
 from proxpi.files.spool import MEMORY_WINDOW, Spool
 from proxpi.files.verify import Digests, Mismatch, compare
@@ -290,7 +291,7 @@ class Fetch:
             if pause:
                 await deferLater(self.upstream.clock, pause)
 
-    def pass_through(self, failed: Callable[[Exception], object]) -> None:
+    def pass_through(self, progress: Progress, failed: Callable[[Exception], object]) -> None:
         """Fetch into memory, for as long as the spool has a reader; a failure calls `failed`."""
         span = self.spool.span
         length = self.reference.size if span is None else span.stop - span.start
@@ -299,7 +300,8 @@ class Fetch:
 
         async def fill() -> None:
             try:
-                await self.run(self.verify)
+                with progress.watch(self.reference, self.spool):
+                    await self.run(self.verify)
             except Exception as error:  # noqa: BLE001 (the readers are told)
                 self.spool.fail(error)
                 failed(error)

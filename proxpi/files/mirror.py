@@ -27,7 +27,7 @@ from proxpi.files.cache_dir import CacheDir, OpenFile, Removed
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
-from proxpi.files.progress import DownloadStatus
+from proxpi.files.progress import DownloadStatus, Progress
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import (
     METADATA,
@@ -158,6 +158,7 @@ class Mirror:
     _cache_dir: CacheDir
     _cached: CachedFiles
     _downloads: Downloads
+    _progress: Progress
     _ranges: RangeClient
     _metadata: WheelMetadata
     _clock: IReactorTime
@@ -174,10 +175,6 @@ class Mirror:
     def caches(self) -> bool:
         """Whether any file is kept."""
         return self._cache_dir.quota.admits(None)
-
-    @property
-    def downloads_in_flight(self) -> int:
-        return len([*self._downloads])
 
     def ready(self, name: str, filename: str) -> OpenFile | None:
         """Open a file that is cached and fresh, without waiting."""
@@ -250,7 +247,7 @@ class Mirror:
 
     def downloads(self) -> list[DownloadStatus]:
         """Return the downloads under way, of all views."""
-        return self._downloads.status()
+        return self._progress.status()
 
     def is_cached(self, name: str, filename: str) -> bool:
         """Whether a file is cached, if only unverified, or in a folder; this counts as no use."""

@@ -14,7 +14,7 @@ from functools import partial
 import attrs
 
 from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
-from proxpi.files.progress import note_failure
+from proxpi.files.progress import Progress, note_failure
 from proxpi.files.resolver import FileReference, Gone, refresh_url
 from proxpi.files.spool import MEMORY_WINDOW, Reader, Spool
 from proxpi.problems import Problems
@@ -88,6 +88,7 @@ class _RangeFetch(Fetch):
 class RangeClient:
     _upstream: UpstreamClient
     _problems: Problems
+    _progress: Progress
 
     async def length(self, reference: FileReference) -> int | None:
         """Request the size of a file (``HEAD``); ``None`` if the upstream does not tell it."""
@@ -126,7 +127,7 @@ class RangeClient:
         """Fetch a file for one reader, which begins with the first byte; raises as `Fetch.run`."""
         spool = Spool(reference)
         fetch = Fetch(reference, self._upstream, spool)
-        fetch.pass_through(partial(self._note_failure, reference))
+        fetch.pass_through(self._progress, partial(self._note_failure, reference))
         return await spool.begun()
 
     def _note_failure(self, reference: FileReference, error: Exception) -> None:
@@ -152,7 +153,7 @@ class RangeClient:
             if not fetch.refused:
                 self._note_failure(reference, error)
 
-        fetch.pass_through(failed)
+        fetch.pass_through(self._progress, failed)
         try:
             return RangeResponse(await spool.begun(), span, size)
         except UpstreamFailed:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
-from twisted.logger import LogLevel
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, LogLevel
 
 from proxpi.files.resolver import FileReference
+from proxpi.files.spool import Spool
 from proxpi.problems import Problems, remedy
+from proxpi.simple import urls
 from proxpi.upstream import UpstreamFailed
 
 #: Seconds between two samples of a download's progress, and between its lines in the log.
 INTERVAL = 10.0
 
+_log = Logger(namespace="proxpi.files")
+
 
 @attrs.frozen
 class DownloadStatus:
-    """A download under way.
+    """A download under way: of a file, or of a range of one, that passes through.
 
     :ivar project: as its client requested it, empty for a URL without a page; `filename` likewise
     :ivar index: the name of the index whose page lists the file
-    :ivar size: bytes of the file, if they are known; `arrived`: those that are here
+    :ivar size: its bytes, if they are known; `arrived`: those that are here
     :ivar bytes_per_second: over the last 10 to 20 seconds
     :ivar waiting: clients that wait for it or read it
     :ivar started: seconds since the epoch
@@ -56,6 +64,87 @@ class Rate:
         at, before = self._samples[0]
         # A restart discards bytes.
         return max(0, arrived - before) / (now - at) if now > at else 0.0
+
+
+@attrs.define(eq=False)
+class _Download:
+    """A download under way; `waiters`: gives the clients that wait for all of it."""
+
+    reference: FileReference
+    spool: Spool
+    started: float
+    rate: Rate
+    waiters: Callable[[], int]
+
+    def status(self, now: float, wall: float) -> DownloadStatus:
+        project, filename = self.reference.requested_as or ("", urls.filename(self.reference.url))
+        start, end = self.spool.start, self.spool.end
+        arrived = self.spool.arrived - start
+        return DownloadStatus(
+            project=project,
+            filename=filename,
+            index=self.reference.index,
+            size=self.reference.size if end is None else end - start,
+            arrived=arrived,
+            bytes_per_second=self.rate.bytes_per_second(now, arrived),
+            waiting=self.waiters() + self.spool.followers,
+            started=wall + self.started - now,
+            background=self.spool.queue.background,
+        )
+
+
+@attrs.define(eq=False)
+class Progress:
+    """The downloads under way, into the cache or passing through.
+
+    :ivar wall: gives the seconds since the epoch
+    """
+
+    _clock: IReactorTime
+    _wall: Callable[[], float]
+    _under_way: list[_Download] = attrs.field(init=False, factory=list)
+
+    @contextmanager
+    def watch(
+        self, reference: FileReference, spool: Spool, waiters: Callable[[], int] = lambda: 0
+    ) -> Iterator[None]:
+        """Watch a download, which is under way in the context."""
+        started = self._clock.seconds()
+        download = _Download(reference, spool, started, Rate(started), waiters)
+        lines = LoopingCall(self._log, download)
+        lines.clock = self._clock
+        lines.start(INTERVAL, now=False)
+        self._under_way.append(download)
+        try:
+            yield
+        finally:
+            lines.stop()
+            self._under_way.remove(download)
+
+    def status(self) -> list[DownloadStatus]:
+        """Return the downloads under way, the oldest first."""
+        now, wall = self._clock.seconds(), self._wall()
+        return [each.status(now, wall) for each in self._under_way]
+
+    def _log(self, download: _Download) -> None:
+        now = self._clock.seconds()
+        status, total = download.status(now, self._wall()), ""
+        if status.size:
+            total = f" of {_megabytes(status.size)} ({status.arrived * 100 // status.size} %)"
+        _log.emit(
+            LogLevel.debug if status.background else LogLevel.info,
+            "{file}: {arrived}{total}, {rate}/s; clients: {clients}",
+            file=urls.loggable(download.reference.url),
+            arrived=_megabytes(status.arrived),
+            total=total,
+            rate=_megabytes(status.bytes_per_second),
+            clients=status.waiting,
+        )
+        download.rate.sample(now, status.arrived)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def note_failure(

@@ -8,10 +8,11 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files.progress import INTERVAL, DownloadStatus, Rate
 from proxpi.problems import MOST
+from proxpi.simple import Span
 from tests.support.agent import Reply
 from tests.support.cases import FILES, MIB, entry, run
 from tests.support.logs import Log, logged
-from tests.support.mirrors import DATA, LARGE, NAME, URL, MirrorCase, slow
+from tests.support.mirrors import DATA, LARGE, NAME, URL, MirrorCase, part, slow
 
 PRIVATE = URL.replace("//", "//user:secret@")
 
@@ -69,6 +70,35 @@ class Status(MirrorCase):
         self.finish(reply, MIB)
         assert self.status() == []
         self.assert_clean()
+
+    def test_pass_through(self) -> None:
+        """A file that passes through is listed, too, and so is a range, by its own bytes."""
+        self.build(capacity=0, stream=True)
+        self.listed(reply := slow(LARGE), data=LARGE)
+        reading = self.begin(reply, MIB)
+        assert [(each.size, each.arrived, each.waiting) for each in self.status()] == [
+            (len(LARGE), MIB, 1)
+        ]
+        reading.hang_up()
+        assert self.status() == []
+        self.listed(reply := part(LARGE, MIB, 2 * MIB, arrived=False), data=LARGE)
+        asked = self.range(Span(MIB, 2 * MIB))
+        reply.bring(LARGE[MIB : MIB + 1000])
+        reading = self.read(asked)
+        assert [(each.size, each.arrived) for each in self.status()] == [(MIB, 1000)]
+        reply.bring(LARGE[MIB + 1000 : 2 * MIB])
+        reply.end()
+        assert self.status() == []
+        self.assert_clean()
+
+    def test_deleted(self) -> None:
+        """A deleted download is listed as long as a client reads it."""
+        self.listed(reply := slow(LARGE), data=LARGE)
+        reading = self.begin(reply, MIB)
+        self.delete()
+        assert [each.waiting for each in self.status()] == [1]
+        reading.hang_up()
+        assert self.status() == []
 
     def test_redirected(self) -> None:
         """A client that was redirected waits no longer; its download goes on."""
@@ -177,7 +207,7 @@ class Failures(MirrorCase):
             "have the file checked where it lies",
         )
 
-    def test_pass_through(self) -> None:
+    def test_pass_through_failed(self) -> None:
         """A file that passes through has a problem, too; a client that leaves is none."""
         for cut in (True, False):
             self.build(capacity=0, stream=True)
