@@ -50,7 +50,7 @@ class Results:
 
 @attrs.frozen(eq=False)
 class Actions:
-    """The actions; each raises an `OSError` if the disk refuses it, and then nothing has changed.
+    """The actions; each raises an `OSError` if the disk refuses it.
 
     :param entries: the pages of all views, and `pages`: those of each view, by its name
     """

@@ -171,9 +171,10 @@ class Authentication:
         self._tries.require_no_delay(client)
         if token is not None and self._token.accepts(token):
             return
-        if cookie is not None and (expiry := self._token.expiry(cookie)) is not None:
-            if self._token.is_current(expiry):
-                return
+        expiry = None if cookie is None else self._token.expiry(cookie)
+        if expiry is not None and self._token.is_current(expiry):
+            return
+        if expiry is not None and token is None:
             raise Unauthorized(EXPIRED)
         await self._tries.fail(client)
         raise Unauthorized(WRONG)

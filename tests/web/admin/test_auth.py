@@ -211,6 +211,8 @@ class Login(AuthCase):
         assert (response.status, auth.EXPIRED in response.text) == (401, True)
         assert self.change(bearer()).status == 200
         assert self.change(cookie, bearer()).status == 200
+        guess = self.begin(cookie, WRONG)
+        assert guess.answer() is None, "an old cookie makes no token free to guess"
 
     def test_forged(self) -> None:
         """A cookie with another time, signature or form does not admit."""
