@@ -14,15 +14,34 @@ import re
 import secrets
 from collections.abc import Callable
 from itertools import count
+from typing import TypeAlias
 
+import attrs
 import msgspec
 
 #: Bytes of a method, and of a path, that a line shows.
 MAX_SHOWN = 2048
+#: What stands between the client and the milliseconds, and what follows these.
+Template: TypeAlias = tuple[str, str]
 
 #: An ID of a client: printable ASCII without blanks, quotes and backslashes.
 _ID = re.compile(r"[!#-&(-\[\]-~]{1,128}")
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+
+
+@attrs.frozen
+class _Marks:
+    """What stands around the client, the milliseconds of the wait for an upstream, and the ID."""
+
+    client: str
+    upstream: str
+    unit: str
+    request_id: str
+    end: str
+
+
+_TEXT = _Marks("", " upstream=", "ms", " id=", "")
+_JSON = _Marks('{"client":"', ',"upstream_ms":', "", ',"request_id":"', '"}')
 
 
 class AccessLog:
@@ -42,12 +61,13 @@ class AccessLog:
         self._write = write
         self._debug = debug
         self._as_json = as_json
-        self._made = secrets.token_hex(3)
+        self._marks = _JSON if as_json else _TEXT
+        self._made = f"{secrets.token_hex(3)}-"
         self._numbers = count(1)
 
     def template(
         self, method: bytes, path: bytes, status: int, size: int, outcome: str, kind: str
-    ) -> str:
+    ) -> Template:
         """
         Return the template of a line.
 
@@ -58,9 +78,8 @@ class AccessLog:
         """
         verb, name = _shown(method), _shown(path)
         if not self._as_json:
-            request = f"{verb} {name} {status} {size}".replace("%", "%%")
             shown = "-" if outcome == "none" else outcome.upper()
-            return f"%s {request} %dms {shown}%s id=%s"
+            return f" {verb} {name} {status} {size} ", f"ms {shown}"
         fields = {
             "message": f"{verb} {name} {status}",
             "method": verb,
@@ -70,42 +89,35 @@ class AccessLog:
             "outcome": outcome,
             "kind": kind,
         }
-        request = msgspec.json.encode(fields).decode()[1:-1].replace("%", "%%")
-        return f'{{"client":"%s",{request},"ms":%d%s,"request_id":"%s"}}'
-
-    def hit_template(self, template: str) -> str:
-        """Return the template of a line of a hit, which takes no time: client and number."""
-        return template.replace("%%", "%%%%") % ("%s", 0, "", f"{self._made}-%x")
-
-    def write_hit(self, template: str, client: str) -> None:
-        """Write a line with an ID of proxpi's own, which costs a third of :meth:`write`."""
-        self._write(template % (client, next(self._numbers)))
+        return f'",{msgspec.json.encode(fields).decode()[1:-1]},"ms":', ""
 
     def write(
         self,
-        template: str,
+        template: Template,
         client: str,
-        seconds: float,
+        milliseconds: int,
         request_id: str = "",
-        *,
         upstream: float | None = None,
+        *,
         debug: bool = False,
     ) -> None:
         """
         Write a line.
 
         :param client: the client's address
-        :param seconds: from the request to the end of its response
+        :param milliseconds: from the request to the end of its response
         :param request_id: that of the client; another one takes the place of an unusable one
         :param upstream: seconds of that for which an upstream was waited for
         """
-        if not (request_id and _ID.fullmatch(request_id)):
-            request_id = f"{self._made}-{next(self._numbers):x}"
-        waited = ""
+        marks, (before, after), wait = self._marks, template, ""
         if upstream is not None:
-            waited = ',"upstream_ms":%d' if self._as_json else " upstream=%dms"
-            waited %= upstream * 1000
-        line = template % (client, seconds * 1000, waited, request_id)
+            wait = f"{marks.upstream}{int(upstream * 1000)}{marks.unit}"
+        if not (request_id and _ID.fullmatch(request_id)):
+            request_id = f"{self._made}{next(self._numbers)}"
+        line = (
+            f"{marks.client}{client}{before}{milliseconds}{after}{wait}"
+            f"{marks.request_id}{request_id}{marks.end}"
+        )
         (self._debug if debug else self._write)(line)
 
 

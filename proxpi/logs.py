@@ -53,8 +53,9 @@ from zope.interface import implementer
 from proxpi.access_log import AccessLog
 from proxpi.simple import printable
 
-#: The namespace of the access log.
+#: The namespace of the access log, and the levels of its lines.
 ACCESS = "proxpi.access"
+ACCESS_LEVELS = ("info", "debug")
 #: Seconds after which buffered lines are written at the latest.
 DELAY = 0.1
 
@@ -93,7 +94,9 @@ class TextFormat:
 
     def __init__(self, *, colored: bool = False) -> None:
         self._colored = colored
-        self._beginning = lru_cache(4)(self._begin_line)
+        #: The second of the last line, and the beginnings of lines of that second, by level.
+        self._second = -1
+        self._beginnings: dict[str, str] = {}
 
     def event(self, event: LogEvent) -> str | None:
         message = {"log_format": "{message}", "message": printable(formatEvent(event))}
@@ -109,10 +112,11 @@ class TextFormat:
         return beginning + "\n\t".join(map(printable, text.split("\n"))) + "\n"
 
     def line(self, line: str, level: str) -> str:
-        return f"{self._beginning(int(time.time()), level)}{line}\n"
-
-    def _begin_line(self, second: int, level: str) -> str:
-        return self._begin(second, f"{ACCESS}#{level}", level)
+        if (second := int(time.time())) != self._second:
+            self._second = second
+            for each in ACCESS_LEVELS:
+                self._beginnings[each] = self._begin(second, f"{ACCESS}#{each}", each)
+        return f"{self._beginnings[level]}{line}\n"
 
     def _begin(self, moment: float, system: str, level: str) -> str:
         color = _COLORS.get(level) if self._colored else None

@@ -58,7 +58,7 @@ def served(
 
 def access(service: logs.Logged, path: str, *, debug: bool = False) -> None:
     template = service.access.template(b"GET", path.encode(), 200, 5, "hit", "page")
-    service.access.write(template, "192.0.2.1", 0.0129, "an-id", debug=debug)
+    service.access.write(template, "192.0.2.1", 12, "an-id", debug=debug)
 
 
 def line(path: str) -> str:

@@ -260,10 +260,7 @@ class Channel(Protocol):
             return
         if sent == len(head) + entry.size:
             self._cache.count(entry)
-            if request_id:
-                self._server.access.write(entry.line, client, 0.0, request_id)
-            else:
-                self._server.access.write_hit(entry.hit_line, client)
+            self._server.access.write(entry.line, client, 0, request_id)
             self._deadline = now + IDLE_TIMEOUT
             if self._timer_at > now + POLL:
                 self._ring_in(POLL)  # to see whether the client takes it
@@ -277,18 +274,18 @@ class Channel(Protocol):
         head: bytes,
         sent: int,
         started: float,
-        write_line: Callable[[float], object],
+        write_line: Callable[[int], object],
     ) -> None:
         """Send what the socket did not take of a cached response.
 
-        :param write_line: writes its line of the access log, with the seconds that it took
+        :param write_line: writes its line of the access log, with the milliseconds that it took
         """
 
         start = max(0, sent - len(head))
 
         def finish() -> None:
             self._cache.count_late(entry)
-            write_line(self._clock.seconds() - started)
+            write_line(int((self._clock.seconds() - started) * 1000))
             self.requestDone(rest)
 
         def disconnect() -> None:
@@ -439,7 +436,7 @@ class Channel(Protocol):
         accounting.count(kind, outcome, "", sent=len(body))
         access = self._server.access
         line = access.template(b"-", b"-", error.status, len(body), outcome, kind)
-        access.write(line, self.peer, 0.0)
+        access.write(line, self.peer, 0)
         self._end(lingers=True)
         self._discard()
 
@@ -458,7 +455,6 @@ class Channel(Protocol):
                 code + b" " + reason,
                 fields,
                 line,
-                self._server.access.hit_template(line),
                 cacheable,
                 kind=request.kind,
                 index=request.index,

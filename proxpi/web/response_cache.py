@@ -34,6 +34,7 @@ from functools import lru_cache
 import attrs
 from twisted.web.http import datetimeToString
 
+from proxpi.access_log import Template
 from proxpi.files import OpenFile
 from proxpi.simple import caching
 from proxpi.web import accounting
@@ -88,8 +89,7 @@ class Cacheable:
 class CachedResponse:
     """A response without the time in its head; see :class:`Cacheable`.
 
-    :ivar line: the template of its lines in the access log, and `hit_line`: of those of requests
-        without an ID that the client took at once
+    :ivar line: the template of its lines in the access log
     :ivar kind: what its requests are for, and `index`: the name of the index of its content
     :ivar body_size: bytes of its body
     :ivar uses: how often it was sent; so often when it was last `accounted` for, and when eviction
@@ -100,8 +100,7 @@ class CachedResponse:
 
     _template: bytes
     key: CacheKey
-    line: str
-    hit_line: str
+    line: Template
     kind: str
     index: str
     invalidation_keys: tuple[str, ...]
@@ -243,8 +242,7 @@ class ResponseCache:
         key: CacheKey,
         status: bytes,
         fields: Sequence[tuple[bytes, bytes]],
-        line: str,
-        hit_line: str,
+        line: Template,
         cacheable: Cacheable,
         *,
         kind: str,
@@ -254,7 +252,7 @@ class ResponseCache:
         Store a response in the place of any other with the same key, if it can be kept.
 
         :param status: the status code and its reason
-        :param line: the template of its lines in the access log, and `hit_line`: of most of them
+        :param line: the template of its lines in the access log
         :param kind: what the request is for, and `index`: the name of the index of its content
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop
@@ -280,13 +278,12 @@ class ResponseCache:
         method, target, selecting = key
         # A small body is there once more, with the head that was sent last.
         cost = OVERHEAD + 2 * len(template) + cost * (2 if cost <= SMALL else 1)
-        cost += sum(map(len, (method, target, line, hit_line, *cacheable.invalidation_keys)))
+        cost += sum(map(len, (method, target, *line, *cacheable.invalidation_keys)))
         cost += sum(len(value or b"") for value in selecting)
         entry = CachedResponse(
             template=template,
             key=key,
             line=line,
-            hit_line=hit_line,
             kind=kind,
             index=index,
             invalidation_keys=cacheable.invalidation_keys,

@@ -376,9 +376,9 @@ class Site(server.Site):
         self.access.write(
             self.access.template(*line),
             request.client_address,
-            self.clock.seconds() - request.started,
+            int((self.clock.seconds() - request.started) * 1000),
             responses.field(request, b"X-Request-ID") or "",
-            upstream=request.upstream,
+            request.upstream,
             # They come every few seconds.
             debug=status == 200 and b"/" + request.path.strip(b"/") in PROBES,
         )

@@ -80,7 +80,7 @@ class AccessLog(ProxpiCase):
         twice = ("X-Request-ID: a", "X-Request-ID: b")
         made.add(self.line("GET", "/nothing", *twice).partition(" id=")[2])
         assert len(made) == len(unusable) + 1
-        assert all(re.fullmatch("[0-9a-f]{6}-[0-9a-f]+", each) for each in made)
+        assert all(re.fullmatch("[0-9a-f]{6}-[0-9]+", each) for each in made)
 
     def test_addresses(self) -> None:
         """An IPv6 address is one, an IPv4 one may be mapped to it; a unix socket has none."""
