@@ -15,7 +15,15 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import playwright
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    FloatRect,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from tests.support.debian import beside, need, with_library
 from tests.support.process import GUARD_SECONDS, plain_environment
@@ -127,9 +135,14 @@ def _listen(page: Page, url: str, refused: Sequence[str], complaints: list[str])
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
 
 
-def screenshot(page: Page, name: str, folder: Path = SCREENSHOTS) -> None:
-    """Keep what a page looks like, down to its end."""
-    page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
+def screenshot(
+    page: Page, name: str, folder: Path = SCREENSHOTS, *, height: int | None = None
+) -> None:
+    """Keep what a page looks like: its first pixels, or all down to its end."""
+    width = (page.viewport_size or ViewportSize(width=0, height=0))["width"]
+    clip = None if height is None else FloatRect(x=0, y=0, width=width, height=height)
+    path = folder / f"{name}.png"
+    page.screenshot(path=path, full_page=True, animations="disabled", clip=clip)
 
 
 def violations(page: Page) -> list[str]:
