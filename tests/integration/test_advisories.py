@@ -98,7 +98,8 @@ def test_excluded(
     statistics = json.loads(proxy.get("/stats").body)["advisories"]
     assert statistics["source"] == feed
     assert (statistics["entries"], statistics["projects"], statistics["error"]) == (2, 2, None)
-    assert re.search(f"2 entries, read \\d+ seconds ago \\({feed}\\)\\.<", proxy.get("/").text)
+    source = f'<span class="url">{feed}</span>'
+    assert re.search(f"2 entries, read [^<]* ago \\({source}\\)\\.<", proxy.get("/").text)
     metrics = proxy.get("/metrics").text
     assert "proxpi_advisories_entries 2.0" in metrics
     assert "proxpi_advisories_age_seconds" in metrics
