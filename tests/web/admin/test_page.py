@@ -218,7 +218,8 @@ class Sections(ProxpiCase):
         """The cache tells how full it is, and which projects it is full of."""
         text = self.read()
         assert "48.9 GB of 50.0 GB (97 %), 8,123 files, 412 evicted." in text
-        assert "torch 520 14 12.2 GB" in text
+        assert "Project Uses Size Files torch 520 12.2 GB 14" in text
+        assert "Project Size Uses Files torch 12.2 GB 520 14" in text
         assert "cudnn.whl 700 MB 10 min ago" in text
         self.document["cache"]["capacity_bytes"] = 0
         assert "PROXPI_CACHE_SIZE is 0: no file is cached." in self.read()
