@@ -18,11 +18,13 @@ import attrs
 import msgspec
 from klein import Klein
 from klein.resource import KleinResource
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 
 from proxpi.files import Mirror
+from proxpi.simple import printable
 from proxpi.single_flight import InThread
 from proxpi.web import responses
 from proxpi.web.admin import auth, page, refusals
@@ -39,8 +41,10 @@ from proxpi.web.server import Request
 
 #: Bytes that a form may have.
 MAX_FORM = 4096
-LOGGED_IN = "You are logged in, for 12 hours at most."
-LOGGED_OUT = "You are logged out."
+LOGGED_IN = "Logged in, for 12 hours at most."
+LOGGED_OUT = "Logged out."
+_log = Logger(namespace="proxpi.admin")
+
 #: Header fields of every response here, unless the response states them otherwise. Pages load
 #: nothing but their own style and script, and post to this site alone.
 HEADERS = {
@@ -178,36 +182,34 @@ class AdminApi:
     @app.route("/admin/forget-list", methods=["POST"])
     async def post_forget_list(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-list")
-        return self._show(self._actions.forget_list()).apply(request)
+        return self._show(request, self._actions.forget_list())
 
     @app.route("/admin/forget-project", methods=["POST"])
     async def post_forget_project(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-project")
         project = require_project(_fields(request)["project"], 400)
-        return self._show(self._actions.forget_project(project)).apply(request)
+        return self._show(request, self._actions.forget_project(project))
 
     @app.route("/admin/forget-file", methods=["POST"])
     async def post_forget_file(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-file")
         fields = _fields(request)
-        project, filename = (
-            require_project(fields["project"], 400),
-            require_filename(fields["file"], 400),
-        )
-        return self._show(await self._actions.forget_file(project, filename)).apply(request)
+        project = require_project(fields["project"], 400)
+        filename = require_filename(fields["file"], 400)
+        return self._show(request, await self._actions.forget_file(project, filename))
 
     @app.route("/admin/forget-everything", methods=["POST"])
     async def post_forget_everything(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "forget-everything")
         if _fields(request)["confirm"].lower() != refusals.CONFIRMATION:
             raise Refused(400, refusals.NOT_CONFIRMED)
-        return self._show(await self._actions.forget_everything()).apply(request)
+        return self._show(request, await self._actions.forget_everything())
 
     @app.route("/admin/refetch", methods=["POST"])
     async def post_refetch(self, request: Request) -> bytes:
         await self._check_change(request, "admin", "refetch")
         project = require_project(_fields(request)["project"], 400)
-        return self._show(await self._actions.refetch(project)).apply(request)
+        return self._show(request, await self._actions.refetch(project))
 
     @app.route("/admin/login", methods=["GET"])
     def login_form(self, request: Request) -> bytes:
@@ -223,13 +225,13 @@ class AdminApi:
         token = _fields(request)["token"]
         cookie = await self._authentication.log_in(token, request.client_address)
         _set_cookie(request, cookie, auth.SESSION)
-        return self._show(Result(LOGGED_IN)).apply(request)
+        return self._show(request, Result(LOGGED_IN))
 
     @app.route("/admin/logout", methods=["POST"])
     def log_out(self, request: Request) -> bytes:
         check_request(request, "admin", "logout")
         _set_cookie(request, b"", 0)
-        return self._show(Result(LOGGED_OUT)).apply(request)
+        return self._show(request, Result(LOGGED_OUT))
 
     @app.route("/prefetch", methods=["POST"])
     async def prefetch(self, request: Request) -> bytes:
@@ -249,10 +251,12 @@ class AdminApi:
         else:
             self._check_host(request)
 
-    def _show(self, result: Result) -> WholeResponse:
-        """Redirect a browser to the admin page, so that a reload repeats nothing."""
-        location = f"../?done={self._results.add(result)}"
-        return WholeResponse(303, {"Location": location, "Content-Length": "0"})
+    def _show(self, request: Request, result: Result) -> bytes:
+        """Log a result, and redirect a browser to the admin page: a reload repeats nothing."""
+        text = printable(result.text)
+        _log.info("{client} on the admin page: {text}", client=request.client_address, text=text)
+        headers = {"Location": f"../?done={self._results.add(result)}", "Content-Length": "0"}
+        return WholeResponse(303, headers).apply(request)
 
     def _check_host(self, request: Request) -> None:
         if is_rebound(request, self._hosts):

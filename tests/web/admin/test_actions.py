@@ -12,6 +12,7 @@ from proxpi.web.admin.actions import Result, Results
 from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, INDEX, JSON, ProxpiCase, entry, page, root_list
 from tests.support.exchange import HOST, Response
+from tests.support.logs import logged
 
 EXTRA = "https://extra.example/simple/"
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
@@ -278,6 +279,15 @@ class Shown(ActionsCase):
         assert self.get(location).text.count("The project list is forgotten.") == 1
         assert "The project list is forgotten." in self.get(location).text
         assert not self.asked("/index/")
+
+    def test_log(self) -> None:
+        """The log has who did what in one line, which no name can forge."""
+        with logged("proxpi.admin") as log:
+            self.said("forget-list")
+            self.said("forget-file", "project=demo&file=x%E2%80%A8y%E2%80%AE.whl")
+        first, second = log.lines
+        assert first.startswith("192.0.2.1 on the admin page: The project list is forgotten.")
+        assert "no file x\\u2028y\\u202e.whl of demo" in second
 
     def test_headers(self) -> None:
         """Each response may load nothing from elsewhere, be framed by no site, and is not kept."""

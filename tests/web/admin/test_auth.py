@@ -6,17 +6,28 @@ import hmac
 import json
 import time
 from base64 import b64encode
+from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.web.test.requesthelper import DummyRequest
 
 from proxpi.problems import Problems
 from proxpi.web.admin import auth, refusals
-from proxpi.web.admin.auth import AdminToken, FailedTries, TriesSlowed, network
+from proxpi.web.admin.auth import (
+    AdminToken,
+    Authentication,
+    FailedTries,
+    TriesSlowed,
+    Unauthorized,
+    network,
+)
 from tests.support.cases import INDEX, ProxpiCase, entry, page, root_list
 from tests.support.exchange import HOST, Exchange, Response
 from tests.support.logs import logged
@@ -100,8 +111,8 @@ class Needed(AuthCase):
     def test_other_sites(self) -> None:
         """The token of a browser does not help another site, which cannot log it in either."""
         other = "Origin: http://evil.example"
-        for given in (bearer(), basic(f"x:{TOKEN}"), f"Cookie: {self.cookie()}"):
-            assert self.change(given, other).status == 403
+        for header in (bearer(), basic(f"x:{TOKEN}"), f"Cookie: {self.cookie()}"):
+            assert self.change(header, other).status == 403
         assert self.ask("POST", "/admin/login", other, body=f"token={TOKEN}").status == 403
         assert self.ask("POST", "/admin/logout", other).status == 403
         assert self.change(WRONG, other).status == 403, "it is no try"
@@ -360,6 +371,24 @@ def test_memory() -> None:
             tries.require_no_delay(name)
     clock.advance(1)
     assert all(each.called for each in waiting)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"Basic ", b"Bearer ", b"basic\t", b""]))
+def test_any_header(value: bytes, scheme: bytes) -> None:
+    """Whatever a client sends as a token or a cookie is none, or a wrong one."""
+    clock = Clock()
+    tries = FailedTries(clock, Problems(clock.seconds, time.time))
+    authentication = Authentication(AdminToken(TOKEN, time.time), tries)
+    request: Any = DummyRequest([b""])
+    request.client_address = "192.0.2.1"
+    for name, prefix in ((b"Authorization", scheme), (b"Cookie", auth.COOKIE + b"=")):
+        request.requestHeaders.addRawHeader(name, prefix + value)
+    with pytest.raises(Unauthorized):
+        done = Deferred.fromCoroutine(authentication.require(request))
+        clock.advance(auth.FIRST_DELAY)
+        failures: list[Any] = []
+        done.addErrback(failures.append)
+        failures[0].raiseException()
 
 
 @pytest.mark.parametrize(
