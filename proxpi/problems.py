@@ -59,7 +59,7 @@ _REMEDIES = {
 _log = Logger(namespace="proxpi.problems")
 
 
-def remedy(kind: str) -> str:
+def upstream_remedy(kind: str) -> str:
     """Return the remedy for an upstream that failed so; empty if none is known."""
     return _REMEDIES.get(kind, "")
 
@@ -69,6 +69,11 @@ def disk_remedy(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"let the user with the number {os.geteuid()} write there"
     return _DISK_REMEDIES.get(error.errno or 0, "")
+
+
+def _shortened(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 @attrs.frozen
@@ -112,8 +117,7 @@ class Problems:
     ) -> bool:
         """Note a problem; return whether it was logged."""
         now, wall = self._seconds(), self.wall()
-        text = printable(text)
-        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        text, consequence = _shortened(text), _shortened(consequence)
         with self._lock:
             old = self._known.pop(key, None)
             first, count = (old.first, old.count + 1) if old else (wall, 1)

@@ -10,7 +10,7 @@ from typing import get_args
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from proxpi.problems import LOG_INTERVAL, LONGEST, MOST, Problem, Problems, remedy
+from proxpi.problems import LOG_INTERVAL, LONGEST, MOST, Problem, Problems, upstream_remedy
 from proxpi.upstream.errors import Kind
 from tests.support.cases import Case
 from tests.support.logs import logged
@@ -62,10 +62,11 @@ class ProblemsTests(Case):
         """The last 50 problems are kept, those that keep coming among them; texts are cut."""
         for number in range(10 * MOST):
             self.problems.note("often", "it fails")
-            self.problems.note(number, "x" * (LONGEST + number))
+            self.problems.note(number, "x" * (LONGEST + number), "y" * (LONGEST + number))
         kept = list(self.problems)
         assert len(kept) == MOST
         assert {len(each.text) for each in kept} == {LONGEST, len("it fails")}
+        assert {len(each.consequence) for each in kept} == {LONGEST, 0}
         assert max(each.count for each in kept) == 10 * MOST
 
     def test_hostile(self) -> None:
@@ -88,9 +89,9 @@ class ProblemsTests(Case):
 
     def test_remedies(self) -> None:
         """Each kind of failure of an upstream has a remedy, but what the operator has chosen."""
-        assert {kind for kind in (*get_args(Kind), "folder", "hash") if not remedy(kind)} == {
-            "offline"
-        }
+        assert {
+            kind for kind in (*get_args(Kind), "folder", "hash") if not upstream_remedy(kind)
+        } == {"offline"}
 
     def test_disk(self) -> None:
         """An error of the disk says where, and what to do; the consequence is its key."""

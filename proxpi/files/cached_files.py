@@ -23,7 +23,7 @@ from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.folder_files import FolderFiles
 from proxpi.files.resolver import FileReference
-from proxpi.problems import Problems, remedy
+from proxpi.problems import Problems, upstream_remedy
 from proxpi.simple import caching
 from proxpi.single_flight import Flights, WaitTimeout
 from proxpi.upstream import UpstreamClient, UpstreamFailed
@@ -144,7 +144,7 @@ class CachedFiles:
                 ("file", reference.index, failure.kind),
                 f"file not revalidated: {failure}",
                 "the cached version is served",
-                remedy(failure.kind),
+                upstream_remedy(failure.kind),
             )
             revalidated_at += min(RETRY - self._ttl, 0.0)
         self._cache_dir.set_revalidated_at(reference, revalidated_at)

@@ -13,7 +13,7 @@ from twisted.logger import Logger, LogLevel
 
 from proxpi.files.resolver import FileReference
 from proxpi.files.spool import Spool
-from proxpi.problems import Problems, remedy
+from proxpi.problems import Problems, upstream_remedy
 from proxpi.simple import urls
 from proxpi.upstream import UpstreamFailed
 
@@ -152,4 +152,4 @@ def note_failure(
 ) -> None:
     """Note that a file cannot be fetched; an index and a kind of failure are one problem."""
     key, text = ("file", reference.index, error.kind), f"file not downloaded: {error}"
-    problems.note(key, text, consequence, remedy(error.kind), LogLevel.error)
+    problems.note(key, text, consequence, upstream_remedy(error.kind), LogLevel.error)

@@ -44,7 +44,7 @@ from proxpi.index.breaker import Breakers, State
 from proxpi.index.index_response import IndexResponse, StoredResponse
 from proxpi.index.representations import StoredPageLost
 from proxpi.index.sources import Index, Sources
-from proxpi.problems import Problems, disk_remedy, remedy
+from proxpi.problems import Problems, disk_remedy, upstream_remedy
 from proxpi.simple import ages
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settled
@@ -409,7 +409,7 @@ class Revalidation(Generic[E]):
         elif entry.queue.background:
             consequence = "no client waits for it"
         key, text = ("index", index.name, error.kind), f"index {index.name}: {error}"
-        if self._problems.note(key, text, consequence, remedy(error.kind)):
+        if self._problems.note(key, text, consequence, upstream_remedy(error.kind)):
             index.breakers.note_logged()
 
     def _stale(self, entry: E, sources: Sources) -> str:

@@ -35,7 +35,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi import atomic_files, metrics
-from proxpi.problems import Problems, disk_remedy, remedy
+from proxpi.problems import Problems, disk_remedy, upstream_remedy
 from proxpi.rules import osv
 from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed, Validators
 from proxpi.rules.advisory_store import AdvisoryStore, AllValidators, Copy
@@ -185,7 +185,7 @@ class Advisories:
                 ("advisories", "feed"),
                 f"advisories cannot be refreshed: {error}",
                 used,
-                remedy(error.kind) if isinstance(error, UpstreamFailed) else "",
+                upstream_remedy(error.kind) if isinstance(error, UpstreamFailed) else "",
             )
         self._error = str(error) or repr(error)
         retry_after = error.retry_after if isinstance(error, UpstreamFailed) else None

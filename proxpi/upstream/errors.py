@@ -205,7 +205,7 @@ def result_of(status: int | None, failure: BaseException | None) -> Result:
     any other, or none                    any other           ``ok``
     ====================================  ==================  ===============================
 
-    Whoever uses a response raises an error of upstreams for a status that is one.
+    A caller that cannot use a response raises an error of upstreams before the request ends.
     """
     if isinstance(failure, UpstreamFailed | RequestError):
         return cast(Kind, failure.kind) if failure.kind in get_args(Kind) else "invalid"
