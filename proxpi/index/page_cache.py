@@ -25,9 +25,16 @@ from proxpi.index.representations import (
     key_of_file,
     search,
 )
-from proxpi.index.revalidation import Decision, Outcome, Revalidation, Status, Targets
+from proxpi.index.revalidation import (
+    REFRESH_PAUSE,
+    Decision,
+    Outcome,
+    Revalidation,
+    Status,
+    Targets,
+)
 from proxpi.index.sources import Index, Sources, View
-from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization, urls
+from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization
 from proxpi.upstream import UpstreamFailed
 
 #: Seconds for which a page is too young to be revalidated for a file that it does not list.
@@ -207,13 +214,13 @@ class PageCache:
             error = outcome.error
         except UpstreamFailed as failure:
             entry, error = self._entries.current(name), failure
-        found = {}
+        found, pause = {}, began - REFRESH_PAUSE
         for index in sources:
             last, now = responses.get(index), entry.responses.get(index)
             section = DOCUMENT + index.identity
-            failed = index.breakers.failed_since(name, began)
-            if failed is None and error is not None and _is_of(index, error):
-                failed = error
+            failed = index.breakers.failed_since(name, pause)
+            if failed is None and (last is None or last.requested_at <= pause):
+                failed = error  # such as that of being offline, which is no failure of the index
             if now is not None and (last is None or now.requested_at > last.requested_at):
                 same = documents.get(section) == _documents(entry).get(section)
                 found[index.name] = Refetched(
@@ -342,10 +349,6 @@ class PageCache:
             return self._entries.find_file(entry, filename, sources)
 
         return await self._with_entry(name, find, targets)
-
-
-def _is_of(index: Index, error: UpstreamFailed) -> bool:
-    return error.url.startswith(urls.loggable(index.url))
 
 
 def _documents(entry: PageEntry) -> Mapping[str, str]:

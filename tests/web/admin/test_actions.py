@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from proxpi.web.admin import actions
-from proxpi.web.admin.actions import Result, Results
+from proxpi.web.admin.actions import Actions, Result, Results
 from tests.support.agent import Reply, Silence
-from tests.support.cases import FILES, INDEX, JSON, ProxpiCase, entry, page, root_list
+from tests.support.cases import FILES, INDEX, JSON, ProxpiCase, entry, page, root_list, run
 from tests.support.exchange import HOST, Response
 from tests.support.logs import logged
 
@@ -176,6 +176,19 @@ class Refetching(ActionsCase):
         self.agent.at(f"{EXTRA}other/", Reply(404))
         said = self.said("refetch", "project=other", failed=True)
         assert "root failed (" in said and "nothing of it is cached" in said
+
+    def test_offline(self) -> None:
+        """Offline no request is sent, and each index says why."""
+        self.upstream.offline = True
+        said = self.refetch(failed=True)
+        assert said.count("; its last page is kept)") == 2, said
+        assert self.agent.asked == []
+
+    def test_no_index(self) -> None:
+        """A project that no index may have is requested nowhere."""
+        nowhere: Any = Actions(None, {}, None, None)  # type: ignore[arg-type]
+        result = self.result(run(nowhere.refetch("demo")))
+        assert result == Result("No index may have demo: nothing was requested.", failed=True)
 
     def test_silent(self) -> None:
         """The browser waits for an index that takes its time."""
