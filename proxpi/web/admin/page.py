@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proxpi.web.admin.actions import Result
 
 #: A browser may keep a page for its history, but has to revalidate it.
-HEADERS = {"Cache-Control": "no-cache"}
+_HEADERS = {"Cache-Control": "no-cache"}
 #: Excluded files that the page lists; ``/stats`` has all.
 MOST_EXCLUDED = 200
 #: The files below ``/admin/`` that pages load, with their types.
@@ -43,7 +43,6 @@ ASSETS = {
 }
 #: What the page calls the levels of the state.
 LEVELS = {"ok": "OK", "degraded": "Degraded", "failing": "Failing"}
-
 #: Whether changes need no login, or one that the browser lacks, or has.
 Access = Literal["open", "locked", "logged in"]
 
@@ -86,12 +85,12 @@ def home(
         access=access,
         result=result,
     )
-    return document(200, body, _HTML, HEADERS)
+    return document(200, body, _HTML, _HEADERS)
 
 
 def sections(statistics: Mapping[str, Any]) -> WholeResponse:
     """Render the live sections alone, for the page's script; slow."""
-    return document(200, _render("sections.html", **_of_statistics(statistics)), _HTML, HEADERS)
+    return document(200, _render("sections.html", **_of_statistics(statistics)), _HTML, _HEADERS)
 
 
 def error_page(
@@ -109,7 +108,7 @@ def error_page(
     """
     title = HTTPStatus(status).phrase if status >= 400 else "Log in"
     body = _render("error.html", title=title, text=text, advice=advice, login=login, root="../")
-    return document(status, body, _HTML, {**HEADERS, **headers})
+    return document(status, body, _HTML, {**_HEADERS, **headers})
 
 
 def asset(request: Request, name: str) -> WholeResponse:
