@@ -204,7 +204,9 @@ def _seconds_since(context: Context, moment: str) -> float:
     return float(context["now"] - datetime.fromisoformat(moment).timestamp())
 
 
-def _ago(context: Context, moment: str) -> str:
+def _ago(context: Context, moment: str | None) -> str:
+    if moment is None:
+        return _NO_VALUE
     seconds = _seconds_since(context, moment)
     return "just now" if seconds < 1 else f"{_rounded(seconds)} ago"
 
@@ -218,8 +220,10 @@ def _rounded(seconds: float) -> str:
     return f"{int(seconds)} s" if seconds < 60 else quantities.duration(seconds)
 
 
-def _clock(context: Context, moment: str) -> str:
+def _clock(context: Context, moment: str | None) -> str:
     """Write the time of the day, with the date unless that is today's, in UTC."""
+    if moment is None:
+        return _NO_VALUE
     then, now = datetime.fromisoformat(moment), datetime.fromtimestamp(context["now"], UTC)
     date = "" if then.date() == now.date() else f"{then:%Y-%m-%d} "
     return f"{date}{then:%H:%M} UTC"

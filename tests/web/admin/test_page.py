@@ -199,6 +199,8 @@ class Sections(ProxpiCase):
             ("405000000", "900000000"),
             (None, None),
         ]
+        self.document["downloads"] *= 30
+        assert text_of(self.read()).count("clients wait") == 10 and "40 more." in self.read()
         assert "Under way: numpy. 812 sent ahead of a request, 745 used, 31 not used." in text
 
     def test_problems(self) -> None:
@@ -211,6 +213,8 @@ class Sections(ProxpiCase):
         problem = self.document["problems"][0]
         self.document["problems"] = [problem] * 5 + [{**problem, "text": f"not {'ab' * 32}"}] * 2
         assert "2 more not abababababab… 214 times" in self.read()
+        self.document["problems"] = [{**problem, "first": None, "last": None}]
+        assert "Last – (–), first – (–)" in self.read()
         self.document["problems"] = []
         assert "Problems None since the start." in self.read()
 
