@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.access_log import MAX_SHOWN, AccessLog
+from proxpi.web import accounting
 
 CLIENT = "192.0.2.1"
 HOSTILE = st.text(st.characters(max_codepoint=255)) | st.text('%s"\\\r\n\x1b {}\x00\xff,:')
@@ -89,3 +91,19 @@ def test_long(as_json: bool) -> None:
     assert "%25" + "a" * 97 in written(path=b"/%25" + b"a" * 97, as_json=as_json)
     line = written(path=b"/" * 10_000, method=b"x" * 10_000, as_json=as_json)
     assert "/" * MAX_SHOWN + "..." in line and len(line) < 5 * MAX_SHOWN
+
+
+def test_documented() -> None:
+    """The document on logs has each key and each outcome, and its example is one."""
+    text = (Path(__file__).parents[1] / "docs/logs.rst").read_text()
+    _, requests = text.split("Those of requests have these, too:")
+    line = json.loads(written(request_id="x", as_json=True, upstream=0.79))
+    keys = re.findall(r"^``(\w+)`` ", requests.partition(".. code-block")[0], re.MULTILINE)
+    assert {*keys} == line.keys() - {"message"}
+    example = json.loads(requests.partition("json\n\n")[2].partition("\n\n")[0])
+    assert example.keys() == line.keys() | {"time", "level", "logger"}
+    outcomes = {accounting.outcome(status, "") for status in (200, 302, 404, 499, 500)}
+    outcomes |= {each.lower() for each in ("HIT", "MISS", "REVALIDATED", "STALE")}
+    log = AccessLog(str, str)
+    shown = {log.template(b"GET", b"/", 200, 0, each, "page")[1].split()[1] for each in outcomes}
+    assert {*re.findall(r"^``([A-Z]+|-)``  ", text, re.MULTILINE)} == shown | {"GET", "MISS"}

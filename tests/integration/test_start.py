@@ -115,7 +115,8 @@ def test_log_of_the_start(start_proxy: StartProxy, tmp_path: Path) -> None:
         workers=2,
     )
     proxy.stop()
-    assert not re.search("starting on|actory|secret", proxy.output)
+    assert not re.search("starting |actory|secret|reactor class|Shut Down|Closed", proxy.output)
+    assert "[proxpi#" in proxy.output.splitlines()[0], "no line of twistd precedes"
     assert f"files in {tmp_path / 'cache'}" in proxy.output
     found = [line for line in proxy.output.splitlines() if "no effect" in line]
     assert len(found) == 2
@@ -139,6 +140,19 @@ def test_levels(start_proxy: StartProxy, level: str) -> None:
     assert proxy.request("POST", "/health").status == 405
     proxy.wait_for_line("POST /health 405")
     assert ("/health 200" in proxy.output) == (level == "DEBUG")
+
+
+def test_json(start_proxy: StartProxy) -> None:
+    """From the first line to the last, the log is one JSON object a line."""
+    proxy = start_proxy(None, log_format="json", logging_level="DEBUG", indx_url="http://h/")
+    proxy.request("GET", "/no%22thing\\", {"X-Request-ID": "an-id", "User-Agent": '"\\'})
+    proxy.wait_for_line("an-id")
+    proxy.stop()
+    lines = [json.loads(line) for line in proxy.output.splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
+    assert lines[0]["level"] == "warn" and "PROXPI_INDX_URL" in lines[0]["message"]
+    [found] = [line for line in lines if line.get("request_id") == "an-id"]
+    assert (found["path"], found["status"], found["outcome"]) == ("/no%22thing\\", 404, "refused")
 
 
 def test_plugin_cache(start_proxy: StartProxy, tmp_path: Path) -> None:
