@@ -37,6 +37,15 @@ def test_appearance(day: Scene, open_page: OpenPage, scheme: Scheme, width: int)
     assert not violations(page)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("query", ["?project=hostile", "?search=nothing", "?sort=size&page=2"])
+def test_lists(day: Scene, open_page: OpenPage, query: str, width: int) -> None:
+    """The files of a project and the result of a search fit and have no fault, either."""
+    page = open_page(f"{day.proxy.origin}/{query}", scheme="dark", width=width)
+    assert overflow(page) <= 0
+    assert not violations(page)
+
+
 def test_hostile_names(day: Scene, open_page: OpenPage) -> None:
     """Names of files and reasons are text: no script runs, and no element comes of them."""
     page = open_page(f"{day.proxy.origin}/")
