@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit
 
+from markupsafe import Markup, escape
 from twisted.web.server import Request
 
 from proxpi import quantities
@@ -186,7 +187,6 @@ def _plural(one: str, many: str) -> Callable[[int], str]:
 
 def _unbroken(write: Callable[[Any], str]) -> Callable[[Any], str]:
     """Keep number and unit in one line; write what is not known as a dash."""
-    from markupsafe import Markup, escape
 
     def filter_(value: Any) -> str:
         text = _NO_VALUE if value is None else write(value)

@@ -5,6 +5,7 @@
 (() => {
   const PERIOD = 3000; // milliseconds between two refreshes
   const LONGEST = 30000; // milliseconds between two tries while proxpi does not answer
+  const TIMEOUT = 10000; // milliseconds after which it does not
 
   // ---- Live sections -------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@
     if (asking) return;
     asking = true;
     try {
-      const response = await fetch("stats?format=html", { cache: "no-store", signal: AbortSignal.timeout(LONGEST) });
+      const response = await fetch("stats?format=html", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
       if (!response.ok) throw new Error(`status ${response.status}`);
       show(await response.text());
       lostAt = null;
