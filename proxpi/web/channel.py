@@ -49,7 +49,6 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -265,31 +264,31 @@ class Channel(Protocol):
             if self._timer_at > now + POLL:
                 self._ring_in(POLL)  # to see whether the client takes it
         else:
-            write = partial(self._server.access.write, entry.line, client, request_id=request_id)
-            self._send_rest(entry, head, sent, now, write)
+
+            def end(unsent: int) -> None:
+                self._end_cached(entry, unsent, client, now, request_id)
+
+            self._send_rest(entry, head, sent, end)
 
     def _send_rest(
         self,
         entry: CachedResponse,
         head: bytes,
         sent: int,
-        started: float,
-        write_line: Callable[[int], object],
+        end: Callable[[int], object],
     ) -> None:
         """Send what the socket did not take of a cached response.
 
-        :param write_line: writes its line of the access log, with the milliseconds that it took
+        :param end: called at its end with the bytes of the body for which the client did not stay
         """
-
         start = max(0, sent - len(head))
 
         def finish() -> None:
-            self._cache.count_late(entry)
-            write_line(int((self._clock.seconds() - started) * 1000))
+            end(0)
             self.requestDone(rest)
 
         def disconnect() -> None:
-            self._cache.count_late(entry, entry.size - start - rest.sentLength)
+            end(entry.size - start - rest.sentLength)
 
         rest = _CachedRequest(self, finish, disconnect)
         self._begin_response(rest)
@@ -299,6 +298,18 @@ class Channel(Protocol):
         else:
             copy, begin, stop = entry.held.share(), entry.start + start, entry.stop
             send_file(rest, copy.file.fileno(), begin, stop, copy.close, copy.mark_unverified)
+
+    def _end_cached(
+        self, entry: CachedResponse, unsent: int, client: str, started: float, request_id: str
+    ) -> None:
+        """Count and log a cached response that its client did not take at once."""
+        self._cache.count_late(entry, unsent)
+        access, line = self._server.access, entry.line
+        if unsent:
+            method, target, _ = entry.key
+            shown = (method, target.partition(b"?")[0], entry.status, entry.body_size - unsent)
+            line = access.template(*shown, "hit", entry.kind)
+        access.write(line, client, int((self._clock.seconds() - started) * 1000), request_id)
 
     # Input.
 

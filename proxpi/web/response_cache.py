@@ -131,6 +131,10 @@ class CachedResponse:
         return self._head
 
     @property
+    def status(self) -> int:
+        return int(self._template.split(b" ", 2)[1])
+
+    @property
     def path(self) -> str | None:
         """The cache path of the file that it was built from, if any."""
         held = self.held

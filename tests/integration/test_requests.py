@@ -100,7 +100,7 @@ def test_malformed(proxy: Proxy, scheme: str) -> None:
         assert headers["content-type"].startswith("text/plain")
         assert re.fullmatch(rb"[ -~]+\.\n", body)
     exchange(proxy, b"\x1b[2J HTTP/1.1\r\n\r\n", end=False)
-    proxy.wait_for_line(r"127\.0\.0\.1 - - 400 \d+ - ")
+    proxy.wait_for_line(r"127\.0\.0\.1 - - 400 \d+ 0ms REFUSED ")
     assert "\x1b" not in proxy.output
 
 

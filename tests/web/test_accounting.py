@@ -195,6 +195,7 @@ class Disconnected(AccountingCase):
         assert self.counted("requests_total") == {"file hit": 1}
         (sent,) = self.counted("sent_bytes_total").values()
         assert 0 < sent < len(data)
+        assert f" GET /index/demo/large-1.0.zip 200 {sent:.0f} " in self.access_log[-1]
 
     def test_late_end(self) -> None:
         """A response from an entry that was removed while it is sent counts all the same."""
