@@ -96,6 +96,8 @@ class CachedResponse:
         last `considered` it
     :ivar turn: orders the entries by their last use
     :ivar aliases: the heads by which it is found, besides its cache key
+    :ivar apart: the body, if :meth:`head` does not give it
+    :ivar size: bytes that follow what :meth:`head` gives
     """
 
     _template: bytes
@@ -116,18 +118,25 @@ class CachedResponse:
     considered: int = 0
     turn: int = 0
     aliases: list[bytes] = attrs.field(factory=list)
-    _rendered_for: tuple[int, int] = (-1, -1)
+    apart: bytes = attrs.field(init=False)
+    size: int = attrs.field(init=False)
+    _second: int = -1
+    _left: int = -1
     _head: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        self.apart = self.body if len(self.body) > SMALL else b""
+        self.size = self.stop - self.start or len(self.apart)
 
     def head(self, now: float) -> bytes:
         """Return the head for `now` (seconds of the clock), and with it a small body."""
         second, left = int(time.time()), caching.MAX_AGE
         if self.fresh_until - now < left:
             left = caching.max_age(self.fresh_until - now)
-        if self._rendered_for != (second, left):
+        if second != self._second or left != self._left:
             small = self.body if len(self.body) <= SMALL else b""
             self._head = self._template % {b"date": _date(second), b"max-age": left} + small
-            self._rendered_for = second, left
+            self._second, self._left = second, left
         return self._head
 
     @property
@@ -139,16 +148,6 @@ class CachedResponse:
         """The cache path of the file that it was built from, if any."""
         held = self.held
         return self.invalidation_keys[-1] if held is not None and held.location else None
-
-    @property
-    def size(self) -> int:
-        """Bytes that follow what :meth:`head` gives."""
-        return self.stop - self.start or len(self.apart)
-
-    @property
-    def apart(self) -> bytes:
-        """The body, if :meth:`head` does not give it."""
-        return self.body if len(self.body) > SMALL else b""
 
 
 @attrs.define(eq=False)
