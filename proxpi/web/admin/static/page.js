@@ -85,13 +85,11 @@
     if (!document.hidden) timer = setTimeout(refresh, pause);
   }
 
-  if (live !== null) {
-    document.addEventListener("visibilitychange", () => {
-      clearTimeout(timer);
-      if (!document.hidden) refresh();
-    });
-    schedule();
-  }
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (!document.hidden) refresh();
+  });
+  schedule();
 
   // ---- Client lines --------------------------------------------------------------------------
 
