@@ -104,7 +104,7 @@ class AccessLog(ProxpiCase):
         for target in ("/%0d%0aforged", "/a%1b[2J", "/a%00b", "/a%20b", "/{client}{0}"):
             line = self.line("GET", target)
             assert len(line.split(" ")) == 8 and line.isprintable() and target in line
-        for line in (
+        for first in (
             *(b"GET /\x1b[31m HTTP/1.1", b"GET /\xff\xfe HTTP/1.1", b"G\x1bT / HTTP/1.1"),
             *(b"GET /a\nforged HTTP/1.1", b"GET /" + b"a" * 10_000 + b" HTTP/1.1"),
             *(b'BREW /"id="x HTTP/1.1', b"X" * 5000 + b" / HTTP/1.1"),
@@ -113,7 +113,7 @@ class AccessLog(ProxpiCase):
                 for value in (b"a\x1b[2J", b"a\nforged", b"\xff" * 900, b'" 200 5 1ms HIT id=x'):
                     before = len(self.access_log)
                     exchange = self.connect()
-                    exchange.send(b"%b\r\nHost: h\r\n%b: %b\r\n\r\n" % (line, field, value))
+                    exchange.send(b"%b\r\nHost: h\r\n%b: %b\r\n\r\n" % (first, field, value))
                     exchange.hang_up()
                     [logged_line] = self.access_log[before:]
                     assert logged_line.isascii() and logged_line.isprintable()
