@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
 
 from proxpi import metrics
 from proxpi.web import accounting
@@ -267,3 +268,39 @@ class Waits(AccountingCase):
             else:
                 client.leave()
             assert self.site.waiting == 0, ends
+
+
+class Gauges(AccountingCase):
+    def gauge(self, name: str) -> float:
+        return samples(self.get("/metrics").text)[f"proxpi_{name}"]
+
+    def test_under_way(self) -> None:
+        """Waiting requests and downloads under way count until they have ended."""
+        self.get(PAGE)
+        assert (self.gauge("waiters"), self.gauge("downloads_in_flight")) == (0, 0)
+        self.agent.silent.add(ORIGIN)
+        clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            client.ask("GET", FILE)
+        assert (self.gauge("waiters"), self.gauge("downloads_in_flight")) == (3, 1)
+        self.clock.pass_time(1)
+        assert [client.response().status for client in clients] == [302] * 3
+        assert (self.gauge("waiters"), self.gauge("downloads_in_flight")) == (0, 1)
+        assert self.gauge("cache_files") == 0
+        self.agent.release(ORIGIN)
+        assert (self.gauge("downloads_in_flight"), self.gauge("cache_files")) == (0, 1)
+
+    def test_breaker(self) -> None:
+        """The breaker of an index that refuses connections is open, and closed after a success."""
+        state = "breaker_state{index=root}"
+        assert self.gauge(state) == 0
+        self.agent.at(INDEX_PAGE, ConnectionRefusedError())
+        client = self.connect()
+        client.ask("GET", PAGE)
+        assert self.gauge(state) == 2
+        self.clock.pass_time(60)
+        assert client.response().status == 503
+        assert self.gauge(state) == 1
+        self.agent.at(INDEX_PAGE, page(entry(NAME, DATA)))
+        assert self.get(PAGE).status == 200
+        assert self.gauge(state) == 0
