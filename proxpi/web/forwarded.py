@@ -23,7 +23,7 @@ from proxpi.values import UNIX, Peer
 from proxpi.web.request_parser import BadRequest, check_authority
 
 #: Decisions on peers, and clients of requests from the response cache, that are kept.
-KEPT = 4096
+KEPT = 1024
 
 _X_FORWARDED = (
     *(b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host"),
