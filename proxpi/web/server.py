@@ -42,6 +42,8 @@ MAX_BODIES = 128 * 1024 * 1024
 DEFAULT_AUTHORITY = "127.0.0.1:5000"
 #: The paths that are requested every few seconds, by what starts and watches processes.
 PROBES = (b"/health", b"/ready")
+#: The target that an open admin page requests every few seconds.
+LIVE_SECTIONS = b"/stats?format=html"
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
 
 _log = Logger(namespace="proxpi.web")
@@ -380,7 +382,8 @@ class Site(server.Site):
             responses.field(request, b"X-Request-ID") or "",
             request.upstream,
             # They come every few seconds.
-            debug=status == 200 and b"/" + request.path.strip(b"/") in PROBES,
+            debug=status == 200
+            and (b"/" + request.path.strip(b"/") in PROBES or request.uri == LIVE_SECTIONS),
         )
 
 

@@ -120,13 +120,20 @@ class AccessLog(ProxpiCase):
                     assert len(logged_line.split(" ")) == 8
 
     def test_health_checks(self) -> None:
-        """Successful health checks, however written, are logged at DEBUG alone."""
-        for path in ("/health", "/health/", "//health", "/ready", "http://h.example/health"):
+        """Successful health checks, and refreshes of the admin page, are logged at DEBUG alone."""
+        live = "/stats?format=html"
+        for path in ("/health", "/health/", "//health", "/ready", "http://h.example/health", live):
             for method in ("GET", "HEAD"):
                 assert self.ask(method, path).status == 200
-        assert (self.access_log, len(self.health_log)) == ([], 10)
+        assert (self.access_log, len(self.health_log)) == ([], 12)
         assert re.fullmatch("192.0.2.1 GET /health 200 [0-9]+ 0ms - id=.*", self.health_log[0])
-        for line in ("POST /health", "OPTIONS /health", "GET /healthy", "GET /index/health/"):
+        for line in (
+            "POST /health",
+            "OPTIONS /health",
+            "GET /healthy",
+            "GET /index/health/",
+            "GET /stats",
+        ):
             method, path = line.split()
             self.ask(method, path)
             assert f"{method} {path} " in self.access_log[-1]
