@@ -38,7 +38,8 @@ PAGE_SIZE = 50
 TOP = 10
 #: The project of files whose names say none. No project can have this name.
 UNKNOWN = "-"
-#: Seconds for which a request waits for a new snapshot, and after which one is too old in any case.
+#: Seconds for which requests wait for a new snapshot, from its beginning, and after which one is
+#: too old in any case.
 PATIENCE, MAX_AGE = 1.0, 30.0
 #: Times the duration of taking a snapshot for which it is new.
 REST = 20.0
@@ -160,12 +161,11 @@ class IndexTtl:
         return "fresh" if confirmed <= now < confirmed + self.ttl else "stale"
 
 
-@attrs.define(eq=False)
-class Project:
+class Project(msgspec.Struct, eq=False, gc=False):
     """A cached project; `paths`: the cache paths of its files."""
 
     name: str
-    paths: list[str] = attrs.field(factory=list)
+    paths: list[str]
     size: int = 0
     uses: int = 0
     used_at: int = 0
@@ -263,7 +263,7 @@ def take(
     for path, file in zip(paths, files, strict=True):
         name = projects_of[path] = known.get(path) or project_of(path)
         if (project := projects.get(name)) is None:
-            project = projects[name] = Project(name)
+            project = projects[name] = Project(name, [])
         project.paths.append(path)
         by_path[path] = file
         project.size += file.size
@@ -275,7 +275,7 @@ def take(
             if (confirmed := found.pages.get(index.identity)) is not None:
                 counts[index.name].add(index.state(confirmed, now))
                 if name not in projects:
-                    projects[name] = Project(name)
+                    projects[name] = Project(name, [])
     by_name = sorted(projects.values(), key=lambda each: each.name)
     orders: dict[Sort, Sequence[Project]] = {
         "name": by_name,
@@ -364,7 +364,8 @@ class Inventory:
         if self._latest is not None and now < self._new_until:
             return self._latest
         try:
-            return await self._flights.join(None, self._take).wait(now + PATIENCE)
+            flight = self._flights.join(None, self._take)
+            return await flight.wait(flight.started + PATIENCE)
         except WaitTimeout:
             if self._latest is None:
                 raise BeingCounted from None

@@ -241,6 +241,9 @@ class Snapshots(Case):
         second = run(self.inventory.snapshot())
         self.clock.advance(PATIENCE)
         assert self.names(second) == ["a"]
+        third = run(self.inventory.snapshot())
+        self.clock.advance(0.0)
+        assert self.names(third) == ["a"], "it has waited already"
         self.run_thread()
         assert self.names(run(self.inventory.snapshot())) == ["a", "b"]
 
