@@ -221,6 +221,20 @@ class Behind(ProxpiCase):
         self.build()
         assert ">http://inner:5000/<" in self.get("/", *self.HEADERS).text
 
+    def test_rebound(self) -> None:
+        """A page on the proxy's own machine whose name leads here states no other name."""
+        origin = "Origin: http://evil.example:5000"
+        for field in ("X-Forwarded-Host: localhost", "Forwarded: host=localhost"):
+            for relation in (origin, "Sec-Fetch-Site: same-origin"):
+                headers = ("Host: evil.example:5000", field, relation)
+                assert self.ask("POST", "/admin/forget-list", *headers).status == 403
+        headers = (
+            "Host: localhost",
+            "X-Forwarded-Host: evil.example",
+            "Sec-Fetch-Site: same-origin",
+        )
+        assert self.ask("POST", "/admin/forget-list", *headers).status == 403
+
     def test_login(self) -> None:
         """The cookie of a login is for TLS alone if the client uses TLS."""
         self.build(trusted_proxies="192.0.2.1", token="t" * 32)

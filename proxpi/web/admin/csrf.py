@@ -43,19 +43,26 @@ def is_rebound(request: Request, names: Collection[str]) -> bool:
     """Return whether another site can have pointed the name in a browser's ``Host`` here.
 
     It cannot for addresses, names without a dot, ``localhost`` and what lies below it, and for
-    `names`, in lower case. Case, a dot at the end, and the port do not matter.
+    `names`, in lower case. Case, a dot at the end, and the port do not matter. The name that a
+    trusted proxy states has to be such a name, too, and does not replace the other: a rebound page
+    on the machine of the proxy is a peer that is trusted, and can send any field but ``Host``.
     """
     if field(request, b"Sec-Fetch-Site") is None and field(request, b"Origin") is None:
         return False
+    seen: Forwarded = request.forwarded  # type: ignore[attr-defined]
+    stated = {field(request, b"Host") or "", seen.authority}
+    return not all(_is_own(authority, names) for authority in stated)
+
+
+def _is_own(authority: str, names: Collection[str]) -> bool:
     host = ""
     try:
-        seen: Forwarded = request.forwarded  # type: ignore[attr-defined]
-        host = (urlsplit(f"//{seen.authority}").hostname or "").removesuffix(".")
+        host = (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
         ip_address(host)
     except ValueError:
         local = "." not in host or host.endswith(".localhost") or host in names
-        return not host or not local
-    return False
+        return host != "" and local
+    return True
 
 
 def machine_names() -> frozenset[str]:
