@@ -382,7 +382,7 @@ class Inventory:
         :param name: as a person writes it, or :data:`UNKNOWN`
         """
         snapshot = await self.snapshot()
-        name = names.normalize(name) or UNKNOWN
+        name = name if name == UNKNOWN else names.normalize(name) or ""
         if (project := snapshot.projects.get(name)) is None:
             return None
         page, pages, shown = await self._in_thread(

@@ -338,6 +338,7 @@ class Lists(ProxpiCase):
         assert [each["project"] for each in self.stats("")["projects"]] == [UNKNOWN, "ok"]
         files = [each["file"] for each in self.stats(f"/{UNKNOWN}")["files"]]
         assert files == [odd, "a\ufffd.zip"]
+        assert self.stats("/%3Cscript%3E") == 404, "a name that no project can have"
         text = self.get(f"/?project={UNKNOWN}").text
         assert "<script>alert" not in text
         assert "\x1b" not in text
