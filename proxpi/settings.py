@@ -502,7 +502,7 @@ class Settings:
             indexes=config.indexes,
             views=config.views,
             rules=rules,
-            in_force=tuple(_in_force(texts, file)),
+            in_force=tuple(_in_force(texts, file, indexes[0].ttl)),
             warnings=(*warnings, *config.warnings),
         )
 
@@ -541,8 +541,14 @@ def _config_file(given: Sequence[Given]) -> ConfigFile | None:
         raise row.refusal(given[-1], str(error), "a readable TOML file") from None
 
 
-def _in_force(texts: Mapping[str, Sequence[Given]], file: ConfigFile | None) -> Iterator[InForce]:
-    """Return all values in force: of variables and options, then of the configuration file."""
+def _in_force(
+    texts: Mapping[str, Sequence[Given]], file: ConfigFile | None, ttl: float
+) -> Iterator[InForce]:
+    """
+    Return all values in force: of variables and options, then of the configuration file.
+
+    :param ttl: that of the main index, whose default depends on its kind
+    """
     entries = list(file.in_force()) if file is not None else []
     exclude_newer = next((row for row in entries if row.variable == EXCLUDE_NEWER), None)
     for row in SETTINGS:
@@ -550,7 +556,10 @@ def _in_force(texts: Mapping[str, Sequence[Given]], file: ConfigFile | None) -> 
             continue
         if row.name == "exclude_newer" and exclude_newer is not None and not texts[row.name]:
             continue
-        yield row.in_force(texts[row.name])
+        in_force = row.in_force(texts[row.name])
+        if row.name == "index_ttl" and in_force.source == "default":
+            in_force = attrs.evolve(in_force, value=f"{ttl:g}")
+        yield in_force
     overridden = {EXCLUDE_NEWER} if texts["exclude_newer"] else set()
     yield from (row for row in entries if row.variable not in overridden)
 

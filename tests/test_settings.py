@@ -145,6 +145,8 @@ def test_values_in_force_have_a_source(tmp_path: Path) -> None:
     assert rows["PROXPI_INDEX_URL"] == ("https://in-file.example/", "file")
     assert rows["PROXPI_READ_TIMEOUT"] == ("4", "option")
     assert rows["PROXPI_LISTEN"] == ("tcp:1, tcp:2", "option")
+    folder = in_force(read(INDEX_URL="file:///srv/wheels"))
+    assert folder["PROXPI_INDEX_TTL"] == ("10", "default")
 
 
 def test_values_in_force_hide_secrets() -> None:
