@@ -29,17 +29,16 @@ _X_FORWARDED = (
     *(b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host"),
     *(b"X-Forwarded-Port", b"X-Forwarded-Prefix"),
 )
-_NODE = re.compile(
-    r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}|([0-9A-Fa-f:.]+)", re.ASCII
-)
+# Most processes trust no proxy: these are not compiled at their start.
+_NODE = r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}|([0-9A-Fa-f:.]+)"
 _SCHEMES = ("http", "https")
-_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_PORT = r"[1-9][0-9]{0,4}"
 #: Ports of ``http`` and ``https``, which a URL of the one or the other does not state.
 _DEFAULT_PORTS = ("80", "443")
-_PREFIX = re.compile(r"((?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+)/?")
+_PREFIX = r"((?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+)/?"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PAIR = re.compile(rf'({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\]|\\.)*+)")')
-_SEPARATOR = re.compile(r"(;)|[ \t]*,[ \t]*")
+_PAIR = rf'({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\]|\\.)*+)")'
+_SEPARATOR = r"(;)|[ \t]*,[ \t]*"
 
 
 @attrs.frozen
@@ -107,9 +106,9 @@ class TrustedProxies:
         client, _ = self._walk(peer, _value(headers, b"X-Forwarded-For").split(","))
         scheme, authority, port, prefix = (_last(headers, name) for name in _X_FORWARDED[1:])
         authority = _authority(authority) or host
-        if _PORT.fullmatch(port) and port not in _DEFAULT_PORTS:
+        if re.fullmatch(_PORT, port) and port not in _DEFAULT_PORTS:
             authority = _authority(f"{authority}:{port}") or authority
-        path = _PREFIX.fullmatch(prefix)
+        path = re.fullmatch(_PREFIX, prefix)
         return Forwarded(client, _scheme(scheme), authority, path[1] if path else "")
 
     def _walk(self, peer: str, chain: Sequence[str]) -> tuple[str, int]:
@@ -138,7 +137,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _node(text: str) -> str | None:
     """Read the address of a client, with or without its port."""
-    match = _NODE.fullmatch(text.strip(" \t"))
+    match = re.fullmatch(_NODE, text.strip(" \t"))
     address = _address(match[1] or match[2] or match[3]) if match else None
     return None if address is None else str(address)
 
@@ -167,16 +166,17 @@ def _authority(text: str) -> str:
 
 def _elements(text: str) -> list[dict[str, str]]:
     """Parse ``Forwarded``; a malformed one has no elements."""
+    pair_at, separator_at = re.compile(_PAIR).match, re.compile(_SEPARATOR).match
     elements: list[dict[str, str]] = [{}]
     position = 0
-    while (pair := _PAIR.match(text, position)) is not None:
+    while (pair := pair_at(text, position)) is not None:
         name, value, quoted = pair.groups()
         if name.lower() in elements[-1]:
             break
         elements[-1][name.lower()] = value or re.sub(r"\\(.)", r"\1", quoted)
         if (position := pair.end()) == len(text):
             return elements
-        if (separator := _SEPARATOR.match(text, position)) is None:
+        if (separator := separator_at(text, position)) is None:
             break
         position = separator.end()
         if separator[1] is None:
