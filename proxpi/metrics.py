@@ -204,12 +204,12 @@ class Totals:
 
     @property
     def hit_ratio(self) -> float | None:
-        """The part of the requests with content that came from the cache; none: no request."""
+        """The part of the requests with content that came from the cache; ``None`` without any."""
         decided = self.from_cache + self.misses
         return self.from_cache / decided if decided else None
 
 
-#: Outcomes whose body came from the cache, and those without any cached content.
+#: Outcomes with content that came from the cache, and those with content that did not.
 FROM_CACHE = frozenset({"hit", "stale", "revalidated"})
 MISSES = frozenset({"miss", "redirect"})
 

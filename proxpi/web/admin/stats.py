@@ -66,7 +66,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """The traffic of a period; `hit_ratio`: ``None`` without requests."""
+    """The traffic of a period; `hit_ratio`: ``None`` without requests with content."""
 
     requests: int
     from_cache: int
@@ -364,9 +364,8 @@ def state(indexes: Sequence[IndexStatus], *, writable: bool, problems: int, day:
         parts.append("the cache folder cannot be written")
     elif problems and not failing:
         parts.append(f"{problems} problem{'s' * (problems != 1)} in the last 10 minutes")
-    if day.requests:
-        ratio = quantities.percent(day.from_cache / day.requests)
-        parts.append(f"{ratio} of requests from the cache in the last 24 hours")
+    if (ratio := day.hit_ratio) is not None:
+        parts.append(f"{quantities.percent(ratio)} of requests from the cache in the last 24 hours")
     if day.saved_bytes:
         parts.append(f"{quantities.size(day.saved_bytes)} not downloaded")
     return State(level, "; ".join(parts))
@@ -401,7 +400,7 @@ def _traffic(totals: Totals) -> Traffic:
         requests=int(totals.requests),
         from_cache=int(totals.from_cache),
         errors=int(totals.errors),
-        hit_ratio=round(totals.from_cache / totals.requests, 4) if totals.requests else None,
+        hit_ratio=None if totals.hit_ratio is None else round(totals.hit_ratio, 4),
         sent_bytes=int(totals.sent_bytes),
         saved_bytes=int(totals.saved_bytes),
         saved_seconds=round(totals.saved_seconds, 3),

@@ -17,7 +17,7 @@ from proxpi.web.admin import stats
 from tests.support.agent import Reply
 from tests.support.cases import INDEX, PRIVATE_INDEX, ProxpiCase
 
-SERVED = Totals(requests=1000, from_cache=940, saved_bytes=12_400_000_000)
+SERVED = Totals(requests=1000, from_cache=940, misses=60, saved_bytes=12_400_000_000)
 
 
 def index(name: str, state: Any) -> IndexStatus:
