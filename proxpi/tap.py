@@ -312,6 +312,7 @@ def build(
             downloads=mirror.downloads,
             prefetching=lambda: chain(*(each.under_way for each in prefetchers.values())),
             exclusions=exclusions,
+            in_thread=resources.pages,
             advisories=advisories.status if advisories else None,
             started=started,
             seconds=reactor.seconds,
