@@ -249,7 +249,10 @@ def exposition(gauges: Gauges, accept: str = "") -> tuple[bytes, str]:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Collector(gauges))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # by a version in `accept` that is no number
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

@@ -53,6 +53,15 @@ def test_openmetrics() -> None:
     assert len(own) == len(found) and sorted(own.values()) == sorted(found.values())
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["x", "1.", "1.0.x", "2.x", "", "\xff", "1.0.0.0", "9" * 5000])
+def test_odd_versions(kind: str, version: str) -> None:
+    """A version of a format that does not exist is no error."""
+    body, content_type = metrics.exposition({}, f"{kind};version={version}")
+    assert b"# TYPE proxpi_requests" in body
+    assert content_type.startswith((kind, "text/plain; version=0.0.4"))
+
+
 def test_documented() -> None:
     """The documentation lists each metric with its labels."""
     rows = re.findall(r"^``(proxpi_\w+)`` {2,}((?:``\w+``(?:, )?)*)", DOCUMENT, re.MULTILINE)
