@@ -21,7 +21,7 @@ from klein.resource import KleinResource
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from proxpi.files import Mirror
 from proxpi.simple import printable
@@ -274,7 +274,14 @@ class AdminApi:
 class _Secured(KleinResource):
     def render(self, request: Any) -> Any:
         responses.set_headers(request, HEADERS)
-        return super().render(request)
+        if request.method.isupper():
+            return super().render(request)
+        # Methods are case-sensitive (RFC 9110 9.1), and Klein's routes are not: "delete" would get
+        # past a reverse proxy that lets no DELETE through.
+        path = b"/".join([b"", *request.postpath]).decode()
+        methods = self._app.url_map.bind("").allowed_methods(path)
+        error = MethodNotAllowed(methods) if methods else NotFound()
+        return refusals.for_route(request, error).apply(request)
 
 
 def _fields(request: Request) -> defaultdict[str, str]:
