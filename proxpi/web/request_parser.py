@@ -171,8 +171,11 @@ def without_origin(head: bytes) -> tuple[bytes, dict[bytes, str]]:
     """
     Return data that may be one whole head without its :data:`ORIGIN_FIELDS`, and these.
 
-    What is left is a valid head if and only if the data is one.
+    What is left is a valid head if and only if the data is one. Data above :data:`MAX_ALIAS` bytes
+    are returned as they are.
     """
+    if len(head) > MAX_ALIAS:  # it is in no response cache; and what is kept of it is bounded
+        return head, {}
     common, *found = _ORIGIN.split(head)
     if not found or head.find(b"\r\n\r\n") != len(head) - 4:
         return head, {}

@@ -207,6 +207,16 @@ class Responses(CacheCase):
         for data in (head[:-2] + b"X-Request-ID: a\r\n", b"\r\nX-Request-ID: a" + head):
             assert b" 200 OK" not in self.receive(data)
 
+    def test_large_origin(self) -> None:
+        """The fields of its origin make no head a hit that is too large for one."""
+        self.build(trusted_proxies="192.0.2.1")
+        self.fill()
+        head = self.stored()
+        many = b"X-Request-ID:\r\n" * 501
+        for fields in (many, b"X-Forwarded-For: 192.0.2.77" + b" " * 20_000 + b"\r\n"):
+            response = self.receive(head[:-2] + fields + b"\r\n")
+            assert response.startswith(b"HTTP/1.1 431 "), fields[:20]
+
     def test_uses(self) -> None:
         """Each is a use of its file, told once, the latest last."""
         for name in (LARGE, SMALL):
