@@ -49,13 +49,18 @@ class DownloadStatus:
 
 @attrs.define(eq=False)
 class Rate:
-    """The rate of a download, from samples of the clock's seconds and the bytes that are here."""
+    """
+    The rate of a download, from samples of the clock's seconds and the bytes that are here.
+
+    :param arrived: bytes that are here at its start: a full disk has a download go on in memory
+    """
 
     _started: float
+    _arrived: int = 0
     _samples: deque[tuple[float, int]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._samples = deque([(self._started, 0)], maxlen=2)
+        self._samples = deque([(self._started, self._arrived)], maxlen=2)
 
     def sample(self, now: float, arrived: int) -> None:
         self._samples.append((now, arrived))
@@ -110,7 +115,8 @@ class Progress:
     ) -> Iterator[None]:
         """Watch a download, which is under way in the context."""
         started = self._clock.seconds()
-        download = _Download(reference, spool, started, Rate(started), waiters)
+        rate = Rate(started, spool.arrived - spool.start)
+        download = _Download(reference, spool, started, rate, waiters)
         lines = LoopingCall(self._log, download)
         lines.clock = self._clock
         lines.start(INTERVAL, now=False)

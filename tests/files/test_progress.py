@@ -91,6 +91,22 @@ class Status(MirrorCase):
         assert self.status() == []
         self.assert_clean()
 
+    def test_disk_full(self) -> None:
+        """The rate of a download that goes on in memory counts no byte of the time before."""
+        self.listed(reply := slow(LARGE), data=LARGE)
+        reading = self.begin(reply, MIB)
+        self.clock.advance(9)
+        self.agent.at(URL, rest := part(LARGE, MIB, arrived=False))
+        full = self.fill_disk()
+        reply.bring(b"more")
+        full.stop()
+        rest.bring(LARGE[MIB : MIB + 4000])
+        self.clock.advance(4)
+        (status,) = self.status()
+        assert (status.arrived, status.bytes_per_second) == (MIB + 4000, 1000)
+        reading.hang_up()
+        self.assert_clean()
+
     def test_deleted(self) -> None:
         """A deleted download is listed as long as a client reads it."""
         self.listed(reply := slow(LARGE), data=LARGE)
