@@ -183,7 +183,10 @@ class LogFile:
             self._clock.callLater(DELAY, self._write_later)
 
     def write(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines: list[str] = []
+        with suppress(IndexError):  # another thread writes the rest
+            for _ in range(len(self._lines)):
+                lines.append(self._lines.popleft())
         if lines:
             self._file.write("".join(lines))
             self._file.flush()

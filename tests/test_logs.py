@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,27 @@ def test_access_lines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [each.split("] ")[1] for each in output.getvalue().splitlines()]
     order = [text for n in range(3) for text in (line(f"/{n}"), f"event {n}")] + [line("/end")]
     assert words == order
+
+
+def test_events_of_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is written once if a thread writes the lines while another one begins to."""
+    interrupt: list[Callable[[], object]] = []
+
+    class Interrupted(deque[str]):
+        def __len__(self) -> int:
+            length = super().__len__()
+            if interrupt:
+                interrupt.pop()()
+            return length
+
+    monkeypatch.setattr(logs, "deque", Interrupted)
+    output = catch(monkeypatch)
+    service, observe = served("INFO", Clock())
+    access(service, "/a")
+    interrupt.append(lambda: observe(event(LogLevel.warn, "other")))
+    observe(event(LogLevel.warn, "event"))
+    words = [each.split("] ")[1] for each in output.getvalue().splitlines()]
+    assert words == [line("/a"), "other", "event"]
 
 
 def test_access_lines_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
