@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 
+from proxpi import quantities
 from proxpi.files.resolver import FileReference
 from proxpi.files.spool import Spool
 from proxpi.problems import Problems, upstream_remedy
@@ -136,21 +137,18 @@ class Progress:
         now = self._clock.seconds()
         status, total = download.status(now, self._wall()), ""
         if status.size:
-            total = f" of {_megabytes(status.size)} ({status.arrived * 100 // status.size} %)"
+            part = quantities.percent(status.arrived / status.size)
+            total = f" of {quantities.size(status.size)} ({part})"
         _log.emit(
             LogLevel.debug if status.background else LogLevel.info,
             "{file}: {arrived}{total}, {rate}/s; clients: {clients}",
             file=urls.loggable(download.reference.url),
-            arrived=_megabytes(status.arrived),
+            arrived=quantities.size(status.arrived),
             total=total,
-            rate=_megabytes(status.bytes_per_second),
+            rate=quantities.size(status.bytes_per_second),
             clients=status.waiting,
         )
         download.rate.sample(now, status.arrived)
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def note_failure(

@@ -40,12 +40,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 
+from proxpi import quantities
 from proxpi.index.breaker import Breakers, State
 from proxpi.index.index_response import IndexResponse, StoredResponse
 from proxpi.index.representations import StoredPageLost
 from proxpi.index.sources import Index, Sources
 from proxpi.problems import Problems, disk_remedy, upstream_remedy
-from proxpi.simple import ages
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settled
 
@@ -494,7 +494,7 @@ class Revalidation(Generic[E]):
             entry.pending.remove(index)
         ended = index.breakers.succeeded(entry.name)
         if ended is not None and ended.logged:
-            lasted = ages.describe(self._clock.seconds() - ended.since)
+            lasted = quantities.duration(self._clock.seconds() - ended.since)
             _log.info("index {name} responds again after {time}", name=index.name, time=lasted)
         return index, response
 

@@ -34,13 +34,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from proxpi import atomic_files, metrics
+from proxpi import atomic_files, metrics, quantities
 from proxpi.problems import Problems, disk_remedy, upstream_remedy
 from proxpi.rules import osv
 from proxpi.rules.advisory_feed import ARCHIVE, LISTING, DocumentMissing, Feed, Validators
 from proxpi.rules.advisory_store import AdvisoryStore, AllValidators, Copy
 from proxpi.rules.osv import Advisory, FeedDamaged, Listing, Record
-from proxpi.simple import ages
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed, all_settled
 
@@ -142,7 +141,7 @@ class Advisories:
             _log.info(
                 "advisories: {entries} entries, {age} old",
                 entries=len(self.copy.records),
-                age=ages.describe(self.age or 0.0),
+                age=quantities.duration(self.age or 0.0),
             )
         if not self._feed.offline:
             self._running = Deferred.fromCoroutine(self._run())
@@ -180,7 +179,7 @@ class Advisories:
         else:
             used = "files are served without them"
             if (age := self.age) is not None:
-                used = f"those of {ages.describe(age)} ago are used"
+                used = f"those of {quantities.duration(age)} ago are used"
             self._problems.note(
                 ("advisories", "feed"),
                 f"advisories cannot be refreshed: {error}",

@@ -136,19 +136,6 @@ def timestamp(upload_time: str) -> float | None:
         return None
 
 
-def describe(seconds: float) -> str:
-    """
-    Write a time span for people.
-
-    >>> describe(7300.0)
-    '2 hours'
-    """
-    for length, unit in ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * length:
-            return f"{int(seconds / length)} {unit}"
-    return f"{int(seconds)} seconds"
-
-
 def at(seconds: float) -> datetime.datetime | None:
     """Return a time of the epoch as a date in UTC; ``None`` if no calendar has it."""
     try:

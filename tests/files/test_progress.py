@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from proxpi import quantities
 from proxpi.files.progress import INTERVAL, DownloadStatus, Rate
 from proxpi.problems import MOST
 from proxpi.simple import Span
@@ -146,7 +147,7 @@ class Status(MirrorCase):
             self.clock.advance(INTERVAL)
             assert [each.background for each in self.status()] == [True]
             assert progress(log) == [
-                ("debug", f"{URL}: 0.0 MB of 0.0 MB (0 %), 0.0 MB/s; clients: 0")
+                ("debug", f"{URL}: 0 B of {quantities.size(len(DATA))} (0 %), 0 B/s; clients: 0")
             ]
             asked = self.fetch()
             assert [each.background for each in self.status()] == [False]
@@ -169,8 +170,8 @@ class Status(MirrorCase):
             self.finish(reply, 2_500_000)
             self.clock.advance(60)
         assert progress(log) == [
-            ("info", f"{URL}: 1.0 MB of 3.1 MB (31 %), 0.1 MB/s; clients: 1"),
-            ("info", f"{URL}: 2.0 MB of 3.1 MB (63 %), 0.1 MB/s; clients: 1"),
+            ("info", f"{URL}: 1.0 MB of 3.1 MB (31 %), 100 kB/s; clients: 1"),
+            ("info", f"{URL}: 2.0 MB of 3.1 MB (63 %), 100 kB/s; clients: 1"),
         ]
         assert "secret" not in log.text
         self.read(asked).hang_up()

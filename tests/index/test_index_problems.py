@@ -86,7 +86,7 @@ class IndexProblemsTests(PagesCase):
         self.answer(ConnectionRefusedError(), "demo")
         self.clock.advance(240)
         assert self.answer(project_page("a.zip"), "demo", "other").lines == [
-            "index root.example responds again after 4 minutes"
+            "index root.example responds again after 4 min"
         ]
 
     def test_bad_page(self) -> None:

@@ -324,7 +324,7 @@ class FailureTests(AdvisoriesCase):
             (line,) = log.lines
             assert line == (
                 f"advisories cannot be refreshed: {LISTING}: connection refused; those of "
-                "10 minutes ago are used; check that it runs, its URL and the network"
+                "10 min ago are used; check that it runs, its URL and the network"
             )
             self.wait(INTERVAL - 59)
             for _ in range(39):
@@ -488,8 +488,8 @@ class RestartTests(AdvisoriesCase):
         assert self.excludes("evil") == ["MAL-2026-1"]
         with logged("proxpi.rules", "proxpi.problems") as log:
             self.advisories.start()
-        assert "2 entries, 2 hours old" in log.text
-        assert "those of 2 hours ago are used" in log.text
+        assert "2 entries, 2 h old" in log.text
+        assert "those of 2 h ago are used" in log.text
         assert self.advisories.age == 7200.0
 
     def test_offline(self) -> None:
