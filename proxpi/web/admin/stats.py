@@ -11,17 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import attrs
 import msgspec
 
 from proxpi import __version__, metrics, quantities
-from proxpi.config import InForce
-from proxpi.files import CacheDir
-from proxpi.history import History
-from proxpi.history import Series as Slots
-from proxpi.index import IndexStatus
+from proxpi.config import InForce, ViewSettings
+from proxpi.files import CacheDir, DownloadStatus
+from proxpi.history import History, Series
+from proxpi.index import Index, IndexStatus
 from proxpi.metrics import Totals
 from proxpi.problems import Problem
 from proxpi.rules import Exclusion, Exclusions
@@ -44,7 +43,6 @@ NOW, DAY, MONTH = 300.0, 86_400.0, 30 * 86_400.0
 RECENT = 600.0
 
 Level = Literal["ok", "degraded", "failing"]
-T = TypeVar("T")
 
 
 # The document
@@ -88,7 +86,7 @@ class Periods(msgspec.Struct, frozen=True):
     month: Traffic
 
 
-class Series(msgspec.Struct, frozen=True):
+class ChartSeries(msgspec.Struct, frozen=True):
     """The traffic of consecutive steps; the last one is not over."""
 
     step_seconds: int
@@ -103,8 +101,8 @@ class Series(msgspec.Struct, frozen=True):
 class Charts(msgspec.Struct, frozen=True):
     """The last 24 hours in steps of 5 minutes, and the last 30 days in steps of an hour."""
 
-    day: Series
-    month: Series
+    day: ChartSeries
+    month: ChartSeries
 
 
 class IndexRow(msgspec.Struct, frozen=True):
@@ -221,47 +219,6 @@ class Document(msgspec.Struct, frozen=True):
     settings: list[SettingRow]
 
 
-# The parts that give values
-
-
-class DownloadStatus(Protocol):
-    """A download under way; see :class:`DownloadRow`. `started`: seconds since the epoch."""
-
-    @property
-    def project(self) -> str: ...
-    @property
-    def filename(self) -> str: ...
-    @property
-    def index(self) -> str: ...
-    @property
-    def size(self) -> int | None: ...
-    @property
-    def arrived(self) -> int: ...
-    @property
-    def bytes_per_second(self) -> float: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def background(self) -> bool: ...
-
-
-class StatusOfIndex(Protocol):
-    """An index that tells its status."""
-
-    def status(self) -> IndexStatus: ...
-
-
-class View(Protocol):
-    """A view of the configuration."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def indexes(self) -> Sequence[str]: ...
-
-
 @attrs.frozen(eq=False, kw_only=True)
 class Statistics:
     """Makes the document.
@@ -272,8 +229,8 @@ class Statistics:
     :ivar seconds: gives the clock's seconds; `wall`: those since the epoch
     """
 
-    indexes: Sequence[StatusOfIndex]
-    views: Sequence[View]
+    indexes: Sequence[Index]
+    views: Sequence[ViewSettings]
     settings: Sequence[InForce]
     history: History
     inventory: Inventory
@@ -413,15 +370,15 @@ def _traffic(totals: Totals) -> Traffic:
     )
 
 
-def _series(slots: Slots) -> Series:
-    return Series(
-        step_seconds=slots.step,
-        start=moment(slots.start),
-        requests=[int(each.requests) for each in slots.rows],
-        from_cache=[int(each.from_cache) for each in slots.rows],
-        saved_bytes=[int(each.saved_bytes) for each in slots.rows],
-        saved_seconds=[round(each.saved_seconds, 3) for each in slots.rows],
-        errors=[int(each.errors) for each in slots.rows],
+def _series(series: Series) -> ChartSeries:
+    return ChartSeries(
+        step_seconds=series.step,
+        start=moment(series.start),
+        requests=[int(each.requests) for each in series.rows],
+        from_cache=[int(each.from_cache) for each in series.rows],
+        saved_bytes=[int(each.saved_bytes) for each in series.rows],
+        saved_seconds=[round(each.saved_seconds, 3) for each in series.rows],
+        errors=[int(each.errors) for each in series.rows],
     )
 
 
