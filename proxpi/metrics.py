@@ -13,13 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+T = TypeVar("T")
 #: Upper bounds of a histogram's buckets, in seconds; one without a bound follows.
 BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: Values of the labels of one metric, in their order.
@@ -34,26 +35,6 @@ class Count:
 
     def inc(self, more: float = 1.0) -> None:
         self.value += more
-
-
-@attrs.define(eq=False)
-class Counter:
-    """A counter with a count for each combination of the values of its labels."""
-
-    name: str
-    explains: str
-    label_names: Labels
-    counts: dict[Labels, Count] = attrs.field(factory=dict)
-
-    def labels(self, *values: str) -> Count:
-        count = self.counts.get(values)
-        if count is None:
-            count = self.counts[values] = Count()
-        return count
-
-    @property
-    def total(self) -> float:
-        return sum(count.value for count in self.counts.values())
 
 
 @attrs.define(eq=False)
@@ -74,19 +55,20 @@ class Distribution:
 
 
 @attrs.define(eq=False)
-class Histogram:
-    """A histogram with a distribution for each combination of the values of its labels."""
+class Family(Generic[T]):
+    """A counter or histogram, with a value for each combination of the values of its labels."""
 
     name: str
     explains: str
     label_names: Labels
-    distributions: dict[Labels, Distribution] = attrs.field(factory=dict)
+    _new: Callable[[], T]
+    values: dict[Labels, T] = attrs.field(init=False, factory=dict)
 
-    def labels(self, *values: str) -> Distribution:
-        distribution = self.distributions.get(values)
-        if distribution is None:
-            distribution = self.distributions[values] = Distribution()
-        return distribution
+    def labels(self, *values: str) -> T:
+        value = self.values.get(values)
+        if value is None:
+            value = self.values[values] = self._new()
+        return value
 
 
 @attrs.frozen
@@ -101,18 +83,18 @@ class Gauge:
 #: Values of gauges: of one with labels, a number for each combination of their values.
 Gauges = Mapping[Gauge, float | Mapping[Labels, float]]
 
-_COUNTERS: list[Counter] = []
-_HISTOGRAMS: list[Histogram] = []
+_COUNTERS: list[Family[Count]] = []
+_HISTOGRAMS: list[Family[Distribution]] = []
 
 
-def _counter(name: str, explains: str, *labels: str) -> Counter:
-    counter = Counter(f"proxpi_{name}", explains, labels)
+def _counter(name: str, explains: str, *labels: str) -> Family[Count]:
+    counter = Family(f"proxpi_{name}", explains, labels, Count)
     _COUNTERS.append(counter)
     return counter
 
 
-def _histogram(name: str, explains: str, *labels: str) -> Histogram:
-    histogram = Histogram(f"proxpi_{name}", explains, labels)
+def _histogram(name: str, explains: str, *labels: str) -> Family[Distribution]:
+    histogram = Family(f"proxpi_{name}", explains, labels, Distribution)
     _HISTOGRAMS.append(histogram)
     return histogram
 
@@ -214,11 +196,15 @@ FROM_CACHE = frozenset({"hit", "stale", "revalidated"})
 MISSES = frozenset({"miss", "redirect"})
 
 
+def _sum(counter: Family[Count]) -> float:
+    return sum(count.value for count in counter.values.values())
+
+
 def totals() -> Totals:
     """Sum the counters up; the responses of the response cache as far as it has reported them."""
 
     def requests(wanted: Callable[[str], bool] = lambda outcome: True) -> float:
-        counts = REQUESTS.counts.items()
+        counts = REQUESTS.values.items()
         return sum(
             count.value for (kind, outcome), count in counts if kind != "other" and wanted(outcome)
         )
@@ -228,11 +214,11 @@ def totals() -> Totals:
         from_cache=requests(FROM_CACHE.__contains__),
         misses=requests(MISSES.__contains__),
         errors=requests("error".__eq__),
-        sent_bytes=SENT_BYTES.total - SENT_BYTES.labels("other").value,
-        saved_bytes=SAVED_BYTES.total,
-        saved_seconds=SAVED_SECONDS.total,
-        received_bytes=RECEIVED_BYTES.total,
-        upstream_requests=UPSTREAM_REQUESTS.total,
+        sent_bytes=_sum(SENT_BYTES) - SENT_BYTES.labels("other").value,
+        saved_bytes=_sum(SAVED_BYTES),
+        saved_seconds=_sum(SAVED_SECONDS),
+        received_bytes=_sum(RECEIVED_BYTES),
+        upstream_requests=_sum(UPSTREAM_REQUESTS),
     )
 
 
@@ -278,13 +264,13 @@ class _Collector:
             counted = CounterMetricFamily(
                 counter.name, counter.explains, labels=counter.label_names
             )
-            for labels, count in counter.counts.items():
+            for labels, count in counter.values.items():
                 counted.add_metric(labels, count.value)
             yield counted
         bounds = [*map(str, BUCKETS), "+Inf"]
         for each in _HISTOGRAMS:
             histogram = HistogramMetricFamily(each.name, each.explains, labels=each.label_names)
-            for labels, found in each.distributions.items():
+            for labels, found in each.values.items():
                 buckets = list(zip(bounds, accumulate(found.counts), strict=True))
                 histogram.add_metric(labels, buckets, found.sum)
             yield histogram

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from proxpi import metrics
-from proxpi.metrics import Counter
+from proxpi.metrics import Count, Family
 from tests.support.agent import Reply
 from tests.support.cases import FILES, INDEX, JSON, ProxpiCase, entry, page, sha256
 
@@ -64,5 +64,5 @@ class PrefetchCase(ProxpiCase):
         self.agent.asked.clear()
         return found
 
-    def outcomes(self, *, of: Counter = metrics.PREFETCH_REQUESTS) -> dict[str, float]:
-        return {outcome: count.value for (outcome,), count in of.counts.items()}
+    def outcomes(self, *, of: Family[Count] = metrics.PREFETCH_REQUESTS) -> dict[str, float]:
+        return {outcome: count.value for (outcome,), count in of.values.items()}

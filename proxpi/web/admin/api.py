@@ -279,7 +279,7 @@ class _Secured(KleinResource):
         # Methods are case-sensitive (RFC 9110 9.1), and Klein's routes are not: "delete" would get
         # past a reverse proxy that lets no DELETE through.
         path = b"/".join([b"", *request.postpath]).decode()
-        methods = self._app.url_map.bind("").allowed_methods(path)
+        methods = AdminApi.app.url_map.bind("").allowed_methods(path)
         error = MethodNotAllowed(methods) if methods else NotFound()
         return refusals.for_route(request, error).apply(request)
 
