@@ -215,7 +215,7 @@ class AdminApi:
     def login_form(self, request: Request) -> bytes:
         if self._authentication is None:
             raise Refused(409, refusals.NO_TOKEN)
-        return page.error_page(200, auth.MISSING, login=True).apply(request)
+        return page.error_page(request.path, 200, auth.MISSING, login=True).apply(request)
 
     @app.route("/admin/login", methods=["POST"])
     async def log_in(self, request: Request) -> bytes:

@@ -95,6 +95,7 @@ def sections(statistics: Mapping[str, Any]) -> WholeResponse:
 
 
 def error_page(
+    path: bytes,
     status: int,
     text: str,
     advice: str = "",
@@ -104,11 +105,13 @@ def error_page(
 ) -> WholeResponse:
     """Render an error of a form below ``/admin/``, or the form to log in, for a person.
 
+    :param path: of the request: the links are relative to it
     :param advice: what to do about it
     :param login: whether the form to log in is shown
     """
     title = HTTPStatus(status).phrase if status >= 400 else "Log in"
-    body = _render("error.html", title=title, text=text, advice=advice, login=login, root="../")
+    root = "../" * (path.count(b"/") - 1)
+    body = _render("error.html", title=title, text=text, advice=advice, login=login, root=root)
     return document(status, body, _HTML, {**_HEADERS, **headers})
 
 

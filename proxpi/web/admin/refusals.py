@@ -74,7 +74,8 @@ def for_error(request: Request, error: BaseException | None) -> WholeResponse:
     status, text, headers = _describe(error, as_page)
     if not as_page:
         return responses.api_error(status, text, headers)
-    return page.error_page(status, text, ADVICE.get(text, ""), login=status == 401, headers=headers)
+    advice, login = ADVICE.get(text, ""), status == 401
+    return page.error_page(request.path, status, text, advice, login=login, headers=headers)
 
 
 def for_route(request: Request, error: BaseException | None) -> WholeResponse:
@@ -86,7 +87,7 @@ def for_route(request: Request, error: BaseException | None) -> WholeResponse:
             return WholeResponse(204, allow)
         status, text = 405, f"Only {allow['Allow']} can be used here."
     if _wants_page(request):
-        return page.error_page(status, text, headers=allow)
+        return page.error_page(request.path, status, text, headers=allow)
     make = responses.api_error if request.path.startswith(JSON_ERRORS) else responses.text
     return make(status, text, allow)
 

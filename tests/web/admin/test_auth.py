@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import time
 from base64 import b64encode
 from typing import Any
 from unittest import mock
+from urllib.parse import urljoin
 
 import pytest
 from hypothesis import given
@@ -275,6 +277,16 @@ class Login(AuthCase):
         assert 'action="admin/login"' not in home and 'action="admin/logout"' in home
         json_error = self.ask("POST", "/admin/login", body="token=%FF%00", within=2)
         assert (json_error.status, auth.WRONG in json_error.text) == (401, True)
+
+    def test_links(self) -> None:
+        """Links and forms of an error lead to the root from any path."""
+        for path in ("/admin/login", "/admin/login/", "//admin/login", "/admin/x/y", "/admin/"):
+            text = self.get(path, *BROWSER).text
+            links = re.findall(r'(?:href|action)="([^"]*)"', text)
+            assert len(links) >= 3, path
+            for link in links:
+                found = urljoin(f"http://h{path}", link).removeprefix("http://h").lstrip("/")
+                assert found in ("", "admin/login", "admin/style.css", "admin/icon.svg"), path
 
 
 class Slowed(AuthCase):

@@ -352,14 +352,15 @@ class Settings(ProxpiCase):
 class ErrorPages(ProxpiCase):
     def test_error_page(self) -> None:
         """An error has a title, a sentence, advice and a way back, and no markup of others."""
-        made = admin_page.error_page(401, f"Not {EVIL}", "Do this.", login=True)
+        made = admin_page.error_page(b"/admin/x", 401, f"Not {EVIL}", "Do this.", login=True)
         text = made.body.decode()
         assert made.status == 401
         assert "<title>Unauthorized – proxpi</title>" in text and "<p>Do this.</p>" in text
         assert EVIL not in text
         assert '<a href="../">' in text
         assert Tags(text).attributes("form") == [{"method": "post", "action": "../admin/login"}]
-        assert Tags(admin_page.error_page(400, "No").body.decode()).attributes("form") == []
+        plain = admin_page.error_page(b"/admin/x", 400, "No").body.decode()
+        assert Tags(plain).attributes("form") == []
 
 
 class Assets(ProxpiCase):
