@@ -21,7 +21,7 @@ import msgspec
 
 #: Bytes of a method, and of a path, that a line shows.
 MAX_SHOWN = 2048
-#: What stands between the client and the milliseconds, and what follows these.
+#: The text between the client and the milliseconds, and the text after these.
 Template: TypeAlias = tuple[str, str]
 
 #: An ID of a client: printable ASCII without blanks, quotes and backslashes.
@@ -31,7 +31,7 @@ _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 @attrs.frozen
 class _Marks:
-    """What stands around the client, the milliseconds of the wait for an upstream, and the ID."""
+    """The texts around the client, the milliseconds of the wait for an upstream, and the ID."""
 
     client: str
     upstream: str
@@ -73,8 +73,8 @@ class AccessLog:
 
         :param path: without its query, in which people put tokens
         :param size: bytes of the body that were sent
-        :param outcome: what came of the request, such as ``hit``
-        :param kind: what it was for, such as ``page``
+        :param outcome: that of :mod:`proxpi.web.accounting`, such as ``hit``
+        :param kind: that of the requested resource, such as ``page``
         """
         verb, name = _shown(method), _shown(path)
         if not self._as_json:
@@ -106,8 +106,8 @@ class AccessLog:
 
         :param client: the client's address
         :param milliseconds: from the request to the end of its response
-        :param request_id: that of the client; another one takes the place of an unusable one
-        :param upstream: seconds of that for which an upstream was waited for
+        :param request_id: the ID that the client sent; an unusable one is replaced
+        :param upstream: seconds that the response waited for an upstream
         """
         marks, (before, after), wait = self._marks, template, ""
         if upstream is not None:

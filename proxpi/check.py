@@ -1,10 +1,10 @@
 """The check of ``twistd proxpi --check``: it tries once what a proxy needs, and reports.
 
 What :class:`Check` tries lies outside of the process: the cache folder, each index, and each
-forward proxy. The parts that it tries them with are made as for a start, and send what a start
-sends. Nothing is served, and nothing is left behind. Each try has the time limits of the settings;
-all run side by side. A try *fails* if proxpi would not do its work with that; a *warning* is what
-an operator may not have meant.
+forward proxy. It uses the parts that a start makes, which send the requests of a start. Nothing is
+served, and nothing is left behind. Each try has the time limits of the settings; all run side by
+side. A try *fails* if proxpi would not work with that; a *warning* names a setting that the
+operator may not have meant.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Check:
             return Outcome("proxy", "skipped", f"{url}: {OFFLINE}")
         began = self._clock.seconds()
         try:
-            # A proxy refuses this request, as it is not for another server: so it is one.
+            # The request is for the proxy itself: any response shows that it runs.
             async with self._to_proxies.page(f"{url}/", {}):
                 pass
         except UpstreamFailed as error:

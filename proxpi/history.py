@@ -3,12 +3,12 @@
 The metrics of a process begin at zero with each start, and most proxies run without Prometheus. So
 :class:`History` samples :func:`proxpi.metrics.totals` each minute and adds the difference to the
 *slot* of the present minute, of the present 5 minutes and of the present hour. A slot is a number
-of steps since the epoch, in UTC. Each kind has a fixed number of slots: a further one takes the
-place of the one that is farthest from it in time. So a wall clock that jumps, forth or back, makes
-nothing grow and ousts one slot for each one in which it was wrong.
+of steps since the epoch, in UTC. Each of these *resolutions* has a fixed number of slots: a further
+one replaces the one that is farthest from it in time. So a wall clock that jumps does not let the
+history grow, and replaces one slot for each slot in which it was wrong.
 
-A small file keeps the slots: written whole, every 5 minutes and at the stop, in a thread. It is a
-line of its format and of a digest of the rest, and the slots, JSON. A damaged file, or that of
+A small file keeps the slots: written whole, every 5 minutes and at the stop, in a thread. Its first
+line has the format and a digest of the rest, which is the slots as JSON. A damaged file, or that of
 another program, is ignored. A folder that cannot be written leaves the history in memory. Where two
 processes share a cache folder, the file has the history of the one that wrote it last.
 """
@@ -68,7 +68,7 @@ class Series:
 
 @attrs.define(eq=False)
 class Slots:
-    """The slots of one kind, by number: those in which something was counted.
+    """The slots of one resolution, by number: those in which something was counted.
 
     :ivar step: seconds of a slot
     :ivar most: how many are kept
@@ -104,8 +104,8 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest()[:32].encode()
 
 
-def _encode(kinds: Iterable[Slots]) -> bytes:
-    content = _Content([*FIELDS], {each.step: each.dump() for each in kinds})
+def _encode(resolutions: Iterable[Slots]) -> bytes:
+    content = _Content([*FIELDS], {each.step: each.dump() for each in resolutions})
     rest = msgspec.json.encode(content)
     return b"%b %b\n%b" % (FORMAT, _digest(rest), rest)
 
@@ -158,7 +158,7 @@ class History:
         self._sampling.clock = self._clock
 
     @property
-    def _kinds(self) -> tuple[Slots, ...]:
+    def _resolutions(self) -> tuple[Slots, ...]:
         return self._hour, self._day, self._month
 
     def start(self) -> None:
@@ -174,15 +174,15 @@ class History:
 
     def window(self, seconds: float) -> Totals:
         """Return what the samples of the last seconds counted, to the step of their slots."""
-        kinds = [each for each in self._kinds if each.step * each.most >= seconds]
-        kind = kinds[0] if kinds else self._month
-        count = min(-int(-seconds // kind.step), kind.most)
-        return add(kind.series(self._wall(), count).rows)
+        enough = [each for each in self._resolutions if each.step * each.most >= seconds]
+        slots = enough[0] if enough else self._month
+        count = min(-int(-seconds // slots.step), slots.most)
+        return add(slots.series(self._wall(), count).rows)
 
     def series(self, span: Literal["day", "month"]) -> Series:
         """Return the samples of the last 24 hours, or 30 days."""
-        kind = {"day": self._day, "month": self._month}[span]
-        return kind.series(self._wall(), kind.most)
+        slots = {"day": self._day, "month": self._month}[span]
+        return slots.series(self._wall(), slots.most)
 
     def sample(self) -> None:
         """Add what was counted since the last sample."""
@@ -190,8 +190,8 @@ class History:
         more, self._counted = difference(totals, self._counted), totals
         if any(_values(more)):
             now = self._wall()
-            for kind in self._kinds:
-                kind.add(int(now // kind.step), more)
+            for slots in self._resolutions:
+                slots.add(int(now // slots.step), more)
 
     def _sample_and_write(self) -> None:
         self.sample()
@@ -204,7 +204,7 @@ class History:
         return None if self._path is None else self._lock.run(self._write_to, self._path)
 
     def _write_to(self, path: Path) -> Deferred[None]:
-        data = _encode(self._kinds)
+        data = _encode(self._resolutions)
 
         def write() -> OSError | None:
             try:
@@ -242,6 +242,6 @@ class History:
         if isinstance(found, Exception):
             _log.warn("{path} is ignored: {error}", path=self._path, error=found)
             return
-        for kind in self._kinds:
-            for number, totals in found.get(kind.step, ()):
-                kind.add(number, totals)
+        for slots in self._resolutions:
+            for number, totals in found.get(slots.step, ()):
+                slots.add(number, totals)

@@ -1,9 +1,9 @@
 """Problems: what hinders proxpi from outside, for its log and for the operator's page.
 
-A *problem* has a key, such as an index and a kind of error; what a client can choose, such as the
-name of a project, is no part of it. The log has one line for a problem, with its consequence and
-its remedy, at most once a minute; the last :data:`MOST` problems are kept, with how often and when
-they came. This module touches nothing but the log. Threads may note problems.
+A *problem* has a key, such as an index and a kind of error. No part of a key is chosen by clients,
+as the name of a project would be. The log has one line for a problem, with its consequence and its
+remedy, at most once a minute; the last :data:`MOST` problems are kept, with their counts and times.
+This module touches nothing but the log. Threads may note problems.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _DISK_REMEDIES = {
     errno.EROFS: "mount it for writing",
     errno.ENOSPC: "free space on its disk",
     errno.EDQUOT: "free space on its disk, or raise the quota",
-    errno.EXDEV: "let all of it lie on one disk",
+    errno.EXDEV: "keep the whole folder on one disk",
     errno.EEXIST: ".proxpi in it has to be a folder",
     errno.EIO: "check the disk",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
 }
-_BROKEN = "have the file checked where it lies; a proxy on the way may change it"
+_BROKEN = "check the file at its URL; a proxy on the way may change it"
 #: By the kinds of :class:`proxpi.upstream.UpstreamFailed`.
 _REMEDIES = {
     "connection": "check that it runs, its URL and the network",
@@ -47,7 +47,7 @@ _REMEDIES = {
     "blocked": "name its host in PROXPI_ALLOW_HOSTS if that is wanted",
     "credentials": "check user and password in its URL, or in netrc",
     "rate_limited": "let fewer clients use the address of this machine, or wait",
-    "server_error": "wait, or tell who runs it",
+    "server_error": "wait, or tell the operator of that server",
     "status": "check its URL",
     "invalid": "check that its URL is the root of an index (PROXPI_INDEX_URL)",
     "folder": "check that the folder is there, and that proxpi may read it",

@@ -27,7 +27,7 @@ def count(number: float) -> str:
 
 
 def percent(part: float) -> str:
-    """Write a part of 1, such as ``94 %``; only all is 100 %, and only none is 0 %."""
+    """Write a part of 1, such as ``94 %``; 100 % is all, and 0 % none."""
     if 0.0 < part < 0.01:
         return "<1 %"
     # Not rounded up: 99.6 % are not all.
@@ -56,7 +56,7 @@ def _scaled(number: float, units: tuple[tuple[float, str], ...]) -> str:
     for unit, name in units:
         scaled = number / unit
         digits = 1 if unit > 1 and abs(scaled) < 99.95 else 0
-        # What is rounded to a thousand is one of the next unit.
+        # A number that rounds to 1,000 gets the next unit.
         if abs(round(scaled, digits)) < 1000:
             break
     return f"{scaled:,.{digits}f} {name}".rstrip()

@@ -1,7 +1,7 @@
-"""The reactor lag: how late the reactor calls what is due, while its thread is busy otherwise.
+"""The reactor lag: how late timers are called, while the reactor's thread is busy.
 
-All clients wait for that thread. A timer comes due each second; of its delays the longest of the
-last minute counts, so that no scrape misses one.
+All clients wait for that thread. A timer is due each second. Its longest delay in the last minute
+counts, so that no scrape misses it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: Seconds between two times that the timer is due, and delays that are remembered.
+#: Seconds between two calls of the timer, and how many of its delays are kept.
 INTERVAL = 1.0
 REMEMBERED = 60
 

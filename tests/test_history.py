@@ -84,7 +84,7 @@ class Process:
 
 
 class SlotTests(FolderCase):
-    """The slots of one kind."""
+    """The slots of one resolution."""
 
     def test_same_slot(self) -> None:
         """What is added to a slot is added to what it has."""

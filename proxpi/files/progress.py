@@ -1,4 +1,4 @@
-"""What the operator is told about downloads: progress, rate, waiting clients, and failures."""
+"""The status of downloads, for log and admin page: progress, rate, waiting clients, failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DownloadStatus:
     :ivar bytes_per_second: over the last 10 to 20 seconds
     :ivar waiting: clients that wait for it or read it
     :ivar started: seconds since the epoch
-    :ivar background: whether no client has asked for it yet
+    :ivar background: whether no client has requested it yet
     """
 
     project: str

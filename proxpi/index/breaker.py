@@ -22,7 +22,7 @@ gets its turn and closes the breaker of the index.
 Requests without a stale page ignore all breakers, but heed the ``Retry-After`` of a 429. All times
 are the clock's seconds; `since` is when a request began.
 
-An *outage* tells the operator what the breakers mean together. It lasts from a failure to the next
+An *outage* sums up the breakers for the operator. It lasts from a failure to the next
 success: the failure of the index's first request, or one that concerns the index (no connection, no
 response head, 429, credentials), or those of two pages without a success between them.
 """

@@ -1,4 +1,4 @@
-"""What the operator is told about an index: whether it responds, and since when it does not."""
+"""The status of an index, for the admin page: whether it responds, or since when it fails."""
 
 from __future__ import annotations
 

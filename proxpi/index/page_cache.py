@@ -77,7 +77,7 @@ class Page:
 
 @attrs.frozen
 class Refetched:
-    """What came of a refetch at one index.
+    """The outcome of a refetch at one index.
 
     :ivar outcome: ``recent``: it was requested too short a time before to be requested again
     :ivar cause: of the failure
@@ -198,7 +198,7 @@ class PageCache:
         return listed
 
     async def refetch(self, name: str) -> dict[str, Refetched]:
-        """Revalidate a page now, fresh or not; return what came of it, by the name of each index.
+        """Revalidate a page now, fresh or not; return the outcomes by the names of the indexes.
 
         :raises OSError: if the responses cannot be stored
         """

@@ -51,7 +51,7 @@ class Index(Protocol):
     def offline(self) -> bool: ...
 
     def status(self) -> IndexStatus:
-        """Return what the operator is told about it."""
+        """Return its status for the admin page."""
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""

@@ -1,6 +1,6 @@
 """The accounting of responses: each is counted once, by its kind and its outcome.
 
-The *kind* is what the request was for. The *outcome* follows from the status and ``X-Cache``:
+The *kind* is that of the requested resource. The *outcome* follows from the status and ``X-Cache``:
 
 =============  ==============================  ====================================================
 status         ``X-Cache``                     outcome
@@ -13,8 +13,8 @@ any other      HIT, MISS, STALE, REVALIDATED   the same in small letters
 any other      none                            none: no cached content is involved
 =============  ==============================  ====================================================
 
-A hit saves the time that a miss of its kind takes by the mean of its index, as far as the process
-has seen one, and its body. So does a stale or revalidated page its body.
+A hit saves the bytes of its body, and the mean time of the misses of its index and kind so far. A
+stale or revalidated response saves the bytes of its body alone.
 """
 
 from __future__ import annotations

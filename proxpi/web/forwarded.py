@@ -1,12 +1,12 @@
 """Trusted reverse proxies: the client's address, and the URL that it used, by what they state.
 
-``X-Forwarded-For``, ``-Proto``, ``-Host``, ``-Port`` and ``-Prefix``, or else ``Forwarded``
-(RFC 7239), of a request are read if the peer is trusted, and ignored from any other. A value that
-is malformed is ignored. A proxy that states the one kind often passes the other on as the client
-sent it: so ``Forwarded`` is ignored beside any ``X-Forwarded`` field.
+``X-Forwarded-For``, ``-Proto``, ``-Host``, ``-Port`` and ``-Prefix``, or else ``Forwarded`` (RFC
+7239), of a request are read if the peer is trusted, and ignored from any other. A value that is
+malformed is ignored. A proxy that states the one kind often passes the other on as the client sent
+it: so ``Forwarded`` is ignored beside any ``X-Forwarded`` field.
 
 The client is found from the right: each trusted proxy appends the address of its own peer. The
-first address that is not trusted is the client; what stands left of it may be invented.
+first address that is not trusted is the client, which may have invented the addresses left of it.
 """
 
 from __future__ import annotations

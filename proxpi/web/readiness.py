@@ -1,6 +1,6 @@
 """Readiness (``/ready``): whether this process can serve, for load balancers and orchestrators.
 
-``/health`` says that the process runs, whatever the rest of the world does; a process that is not
+``/health`` says that the process runs, whatever its upstreams and disks do; a process that is not
 healthy is restarted. One that is not *ready* gets no new clients: while the cache folder cannot be
 read, or during the drain. A dead upstream is no reason, as all that is cached can be served, and
 would be a reason for each of the other processes, too.
@@ -25,7 +25,7 @@ from proxpi.single_flight import Flights, InThread, WaitTimeout
 from proxpi.web import responses
 from proxpi.web.responses import WholeResponse
 
-#: Seconds that a disk has to respond: those who ask have a deadline, too, often that of a second.
+#: Seconds that a disk has to respond: load balancers often wait for one second.
 TIMEOUT = 0.75
 #: Seconds for which the outcome of a check is shared.
 SHARED = 1.0

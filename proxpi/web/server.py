@@ -40,8 +40,8 @@ CLOSE_TIMEOUT = 1.0
 MAX_BODIES = 128 * 1024 * 1024
 #: Host and port in URLs for a client of HTTP/1.0 that states none.
 DEFAULT_AUTHORITY = "127.0.0.1:5000"
-#: The paths that are requested every few seconds, by what starts and watches processes.
-PROBES = (b"/health", b"/ready")
+#: The paths that load balancers and orchestrators request every few seconds.
+HEALTH_PATHS = (b"/health", b"/ready")
 #: The target that an open admin page requests every few seconds.
 LIVE_SECTIONS = b"/stats?format=html"
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
@@ -54,11 +54,11 @@ class Request(server.Request):
 
     :ivar started: in seconds of the clock
     :ivar peer: the address of the peer, which may be a reverse proxy
-    :ivar head_seconds: from then until the head of its response was written
-    :ivar kind: what it is for: page, list, file, metadata or other
+    :ivar head_seconds: seconds from `started` until the head of its response was written
+    :ivar kind: of the requested resource: page, list, file, metadata or other
     :ivar index: name of the index that the content of its response is from, if any
-    :ivar upstream: seconds from the request until its response had what it waited for from an
-        upstream; ``None``: it did not wait
+    :ivar upstream: seconds from `started` until the wait of its response for an upstream ended;
+        ``None``: it did not wait
     :ivar follows: whether its body is sent while it arrives from upstream
     :ivar cacheable: the part of its response that the response cache may store
     :ivar body_limit: bytes that its body may have
@@ -104,7 +104,7 @@ class Request(server.Request):
             self.site.waiting += 1
 
     def end_wait(self) -> None:
-        """Note that the response has what it waited for."""
+        """Note that the response waits for an upstream no longer."""
         if self._waits:
             self._waits = False
             self.site.waiting -= 1
@@ -350,7 +350,7 @@ class Site(server.Site):
         refused = request.overloaded or not request.channel.admitted
         if refused or self._limiter.is_exhausted():
             return self._health if request.path == b"/health" else self._overloaded
-        if request.path in PROBES and request.method in (b"GET", b"HEAD"):
+        if request.path in HEALTH_PATHS and request.method in (b"GET", b"HEAD"):
             return self._health if request.path == b"/health" else self._ready
         if (found := find_view(request.path, self._views)) is not None:
             return self._views[found[0]]
@@ -383,7 +383,7 @@ class Site(server.Site):
             request.upstream,
             # They come every few seconds.
             debug=status == 200
-            and (b"/" + request.path.strip(b"/") in PROBES or request.uri == LIVE_SECTIONS),
+            and (b"/" + request.path.strip(b"/") in HEALTH_PATHS or request.uri == LIVE_SECTIONS),
         )
 
 

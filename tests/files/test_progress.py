@@ -221,7 +221,7 @@ class Failures(MirrorCase):
         (problem,) = self.problems
         assert (problem.count, problem.remedy.split(";")[0]) == (
             2 * MOST,
-            "have the file checked where it lies",
+            "check the file at its URL",
         )
 
     def test_pass_through_failed(self) -> None:

@@ -46,7 +46,7 @@ class IndexProblemsTests(PagesCase):
         (line,) = log.lines
         assert line == (
             f"index root.example: {AT_ROOT}: status 500; the stale page of demo, of "
-            f"{then:%Y-%m-%d %H:%M}, is served; wait, or tell who runs it"
+            f"{then:%Y-%m-%d %H:%M}, is served; wait, or tell the operator of that server"
         )
 
     def test_without_a_page(self) -> None:

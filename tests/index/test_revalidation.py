@@ -247,7 +247,7 @@ class StaleTests(PagesCase):
             assert formatEvent(event) == (
                 f"index root.example: {AT_ROOT}: status 500; the stale page of demo, of "
                 f"{datetime.fromtimestamp(self.epoch):%Y-%m-%d %H:%M}, is served; "
-                "wait, or tell who runs it"
+                "wait, or tell the operator of that server"
             )
             self.clock.pump([0.5] * 40)
             self.assert_stale(self.page())

@@ -1,7 +1,7 @@
 """The actions of cache API and admin page: what each does, and the sentence that says so.
 
-The admin page shows the sentence after a redirect. It finds it by a random key in the URL: so no
-link of somebody else can make the page state what has not happened.
+The admin page shows the sentence after a redirect, whose URL has a random key of it: so no link of
+another site can make the page state a false result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEXT = "The next request fetches {} again."
 
 @attrs.frozen
 class Result:
-    """What came of an action, in words."""
+    """The outcome of an action, as a sentence."""
 
     text: str
     failed: bool = False

@@ -4,9 +4,10 @@ A request carries the token as ``Authorization: Bearer``, as a Basic password (w
 or has the cookie that the login form sets. The cookie is an expiry time under an HMAC (RFC 2104)
 whose key is derived from the token: proxpi stores no sessions, and another token ends all of them.
 
-A *try* is a request with a token, password or cookie. Each wrong one is answered late: its address
-waits :data:`FIRST_DELAY` seconds, and twice as long after each further one. Meanwhile no try of
-that address is evaluated, so that parallel ones gain nothing. Other addresses are not affected.
+A *try* is a request with a token, password or cookie. The response to a wrong one is delayed: its
+address waits :data:`FIRST_DELAY` seconds, and twice as long after each further one. Meanwhile no
+try of that address is evaluated, so that parallel ones gain nothing. Other addresses are not
+affected.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FIRST_DELAY, MAX_DELAY = 1.0, 30.0
 MEMORY = 15 * 60.0
 #: Addresses whose failures are remembered.
 MAX_ADDRESSES = 1000
-#: Answers that are delayed at a time: each holds a connection.
+#: Responses that are delayed at the same time: each holds a connection.
 MAX_DELAYED = 32
 
 MISSING = "The admin token is needed here."
@@ -103,7 +104,7 @@ class _Failures:
 
 @attrs.define(eq=False)
 class FailedTries:
-    """Counts the wrong tries of each address, and delays their answers."""
+    """Counts the wrong tries of each address, and delays the responses."""
 
     _clock: IReactorTime
     _problems: Problems
@@ -113,7 +114,7 @@ class FailedTries:
 
     def require_no_delay(self, client: str) -> None:
         """
-        :raises TriesSlowed: while the answer to a try of the client's address is delayed
+        :raises TriesSlowed: while the response to a try of the client's address is delayed
         """
         failures = self._addresses.get(network(client))
         if failures is not None and (left := failures.until - self._clock.seconds()) > 0:
@@ -123,7 +124,7 @@ class FailedTries:
         """
         Count a failure, and wait for its delay.
 
-        :raises TriesSlowed: at once, if too many answers are delayed already
+        :raises TriesSlowed: at once, if too many responses are delayed already
         """
         now, key = self._clock.seconds(), network(client)
         failures = self._addresses.get(key)

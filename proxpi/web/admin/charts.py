@@ -34,7 +34,7 @@ MOST_BARS = 96
 HEIGHT, ABOVE, BELOW = 150, 20, 20
 #: The height of the bars' own view box.
 SCALE = 1000
-#: What is more is drawn as this: no counter gets there.
+#: Larger values are drawn as this one: no counter reaches it.
 MOST = 1e24
 _PARTS_OF_A_MINUTE = (1, 2, 5, 10, 20, 30)
 _TIMES = (
@@ -45,8 +45,8 @@ _TIMES = (
 
 
 @attrs.frozen
-class _Kind:
-    """What charts of one kind have in common.
+class _Quantity:
+    """A quantity, and how charts show it.
 
     :ivar layers: class and name of the bars, from the bottom up
     :ivar describe: says the values of a time, one for each layer
@@ -83,7 +83,7 @@ def _of_requests(parts: Sequence[float]) -> str:
     )
 
 
-_REQUESTS = _Kind(
+_REQUESTS = _Quantity(
     name="requests",
     title="Requests",
     layers=(("chart-cached", "from the cache"), ("chart-other", "others")),
@@ -91,7 +91,7 @@ _REQUESTS = _Kind(
     write=quantities.count,
     round_up=_round_number,
 )
-_SAVED_BYTES = _Kind(
+_SAVED_BYTES = _Quantity(
     name="saved-bytes",
     title="Bytes saved",
     layers=(("chart-saved", "not downloaded"),),
@@ -99,7 +99,7 @@ _SAVED_BYTES = _Kind(
     write=quantities.size,
     round_up=_round_number,
 )
-_SAVED_TIME = _Kind(
+_SAVED_TIME = _Quantity(
     name="saved-time",
     title="Time saved",
     layers=(("chart-saved", "not waited"),),
@@ -134,26 +134,26 @@ def _sound(values: Sequence[float]) -> list[float]:
     return [min(value, MOST) if value > 0.0 else 0.0 for value in values]
 
 
-def _chart(kind: _Kind, step: float, layers: Sequence[Sequence[float]]) -> Markup:
+def _chart(quantity: _Quantity, step: float, layers: Sequence[Sequence[float]]) -> Markup:
     slots = len(layers[0])
     size = max(1, math.ceil(slots / MOST_BARS))
     bars = [*zip(*(_grouped(values, size) for values in layers), strict=True)]
     totals = [sum(bar) for bar in bars]
     highest = max(totals)
-    span, name = quantities.duration(step * slots), f"{kind.name}-{step:.0f}"
-    text = f"The last {span}: {kind.describe([sum(values) for values in layers])}."
+    span, name = quantities.duration(step * slots), f"{quantity.name}-{step:.0f}"
+    text = f"The last {span}: {quantity.describe([sum(values) for values in layers])}."
     if highest:
         when = _ago(step * size, len(bars) - 1 - totals.index(highest))
-        text += f" Most in {quantities.duration(step * size)}: {kind.write(highest)} ({when})."
-    top = kind.round_up(highest)
+        text += f" Most in {quantities.duration(step * size)}: {quantity.write(highest)} ({when})."
+    top = quantity.round_up(highest)
     parts = [
         f'<svg class="chart" role="img" width="100%" height="{HEIGHT}"',
         f' aria-labelledby="{name}-title" aria-describedby="{name}-text">',
-        f'<title id="{name}-title">{kind.title}, the last {span}</title>',
+        f'<title id="{name}-title">{quantity.title}, the last {span}</title>',
         f'<desc id="{name}-text">{text}</desc>',
-        *_scale(kind.write(top) if highest else ""),
-        *_names(kind.layers),
-        *(_bars(kind, bars, top, step * size) if highest else _nothing()),
+        *_scale(quantity.write(top) if highest else ""),
+        *_names(quantity.layers),
+        *(_bars(quantity, bars, top, step * size) if highest else _nothing()),
         *_times(step * slots),
         "</svg>",
     ]
@@ -184,18 +184,20 @@ def _names(layers: Sequence[tuple[str, str]]) -> Iterator[str]:
     yield f'<text class="chart-label" x="100%" y="{_y(1) - 6:g}" text-anchor="end">{names}</text>'
 
 
-def _bars(kind: _Kind, bars: Sequence[Sequence[float]], top: float, step: float) -> Iterator[str]:
+def _bars(
+    quantity: _Quantity, bars: Sequence[Sequence[float]], top: float, step: float
+) -> Iterator[str]:
     y = _y(1)
     yield (
         f'<svg x="0" y="{y:g}" width="100%" height="{_y(0) - y:g}" '
         f'viewBox="0 0 {len(bars)} {SCALE}" preserveAspectRatio="none">'
     )
     bases = [SCALE] * len(bars)
-    for layer, (css, _) in enumerate(kind.layers):
+    for layer, (css, _) in enumerate(quantity.layers):
         path = []
         for n, bar in enumerate(bars):
             if bar[layer]:
-                # What is little is seen all the same.
+                # A small value stays visible.
                 height = min(bases[n], max(SCALE // 100, round(bar[layer] / top * SCALE)))
                 path.append(f"M{n}.1 {bases[n]}v-{height}h.8v{height}z")
                 bases[n] -= height
@@ -204,7 +206,7 @@ def _bars(kind: _Kind, bars: Sequence[Sequence[float]], top: float, step: float)
     for n, bar in enumerate(bars):
         if any(bar):
             when = _ago(step, len(bars) - 1 - n)
-            title = f"<title>{when}: {kind.describe(bar)}</title>"
+            title = f"<title>{when}: {quantity.describe(bar)}</title>"
             yield f'<rect x="{n}" width="1" height="{SCALE}">{title}</rect>'
     yield "</g></svg>"
 

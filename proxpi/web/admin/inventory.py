@@ -5,8 +5,8 @@ changes them, and of the heads of the stored pages. It is searched and paged on 
 thread, so it has the projects in each order already. Files are told apart by their names, which say
 the project; a file whose name says none counts for the project :data:`UNKNOWN`.
 
-Somebody who looks gets a new snapshot, unless that takes longer than :data:`PATIENCE`: then the one
-before, and meanwhile the new one is taken. Taking snapshots occupies a thread for a twentieth of
+A request gets a new snapshot if that is taken within :data:`DEADLINE` seconds, and otherwise the
+one before, while the new one is being taken. Taking snapshots occupies a thread for a twentieth of
 the time at most, except that none is older than :data:`MAX_AGE`.
 """
 
@@ -40,10 +40,10 @@ TOP = 10
 UNKNOWN = "-"
 #: Seconds for which requests wait for a new snapshot, from its beginning, and after which one is
 #: too old in any case.
-PATIENCE, MAX_AGE = 1.0, 30.0
-#: Times the duration of taking a snapshot for which it is new.
-REST = 20.0
-#: Seconds after which a snapshot that nobody looks at is dropped: a large one takes 15 MB.
+DEADLINE, MAX_AGE = 1.0, 30.0
+#: A snapshot is new for so many times the duration of taking it.
+NEW_TIMES = 20.0
+#: Seconds after the last request at which a snapshot is dropped: a large one takes 15 MB.
 IDLE = 600.0
 
 Sort = Literal["name", "size", "used", "uses"]
@@ -365,7 +365,7 @@ class Inventory:
             return self._latest
         try:
             flight = self._flights.join(None, self._take)
-            return await flight.wait(flight.started + PATIENCE)
+            return await flight.wait(flight.started + DEADLINE)
         except WaitTimeout:
             if self._latest is None:
                 raise BeingCounted from None
@@ -391,7 +391,7 @@ class Inventory:
         origins: dict[str, str] = {}
         with suppress(TimeoutError):  # a disk that hangs
             listed = {_listed_name(path) for path, _ in shown}
-            origins = await self._origins(name, listed).addTimeout(PATIENCE, self._clock)
+            origins = await self._origins(name, listed).addTimeout(DEADLINE, self._clock)
         rows = [
             FileRow(
                 file=file_name(path),
@@ -429,7 +429,7 @@ class Inventory:
         if self._drop is None:
             self._drop = self._clock.callLater(IDLE, self._forget)
         ended = self._clock.seconds()
-        self._new_until = ended + min(MAX_AGE, REST * (ended - began))
+        self._new_until = ended + min(MAX_AGE, NEW_TIMES * (ended - began))
         return self._latest
 
     def _forget(self) -> None:

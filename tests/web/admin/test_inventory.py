@@ -18,10 +18,10 @@ from proxpi.files import EvictionIndex
 from proxpi.index import FoundPage
 from proxpi.local_files import Identity
 from proxpi.web.admin.inventory import (
+    DEADLINE,
     IDLE,
     MAX_AGE,
     PAGE_SIZE,
-    PATIENCE,
     UNKNOWN,
     BeingCounted,
     IndexTtl,
@@ -233,13 +233,13 @@ class Snapshots(Case):
         What a slow thread brings is used.
         """
         first = run(self.inventory.snapshot())
-        self.clock.advance(PATIENCE)
+        self.clock.advance(DEADLINE)
         self.error(first, BeingCounted)
         self.run_thread()
         self.clock.advance(MAX_AGE)
         self.index.add("h/b-1.zip", 1)
         second = run(self.inventory.snapshot())
-        self.clock.advance(PATIENCE)
+        self.clock.advance(DEADLINE)
         assert self.names(second) == ["a"]
         third = run(self.inventory.snapshot())
         self.clock.advance(0.0)
