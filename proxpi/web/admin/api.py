@@ -95,7 +95,8 @@ class AdminApi:
         with suppress(BeingCounted):
             if project := _query_field(request, "project"):
                 listed = await self._inventory.files(project, sort, number)
-            listed = listed or await self._inventory.projects(search, sort, number)
+            # A project of which nothing is cached is looked for, and not found.
+            listed = listed or await self._inventory.projects(search or project, sort, number)
         document = await self._statistics.document(page.MOST_EXCLUDED)
         statistics = msgspec.to_builtins(document)
         listing = msgspec.to_builtins(listed)

@@ -343,6 +343,10 @@ class Lists(ProxpiCase):
         assert "<script>alert" not in text
         assert "\x1b" not in text
 
+    def test_absent(self) -> None:
+        """The page says that nothing of a project is cached, and does not list all others."""
+        assert "No cached project has “absent” in its name." in self.get("/?project=absent").text
+
     def test_being_counted(self) -> None:
         """While the first snapshot is being taken, lists are a 503, and page and numbers come."""
         with mock.patch.object(Inventory, "snapshot", side_effect=BeingCounted):

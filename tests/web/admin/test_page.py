@@ -201,7 +201,8 @@ class Sections(ProxpiCase):
         ]
         self.document["downloads"] *= 30
         assert text_of(self.read()).count("clients wait") == 10 and "40 more." in self.read()
-        assert "Under way: numpy. 812 sent ahead of a request, 745 used, 31 not used." in text
+        sent = "812 sent ahead of a request: 745 used, 36 pending, 31 not used within 10 minutes."
+        assert f"Under way: numpy. {sent}" in text
 
     def test_problems(self) -> None:
         """A problem tells what happened, what follows, what to do, how often and when."""
