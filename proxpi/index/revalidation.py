@@ -28,7 +28,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from itertools import count
@@ -413,8 +413,8 @@ class Revalidation(Generic[E]):
             index.breakers.note_logged()
 
     def _stale(self, entry: E, sources: Sources) -> str:
-        then = datetime.fromtimestamp(self._problems.wall() - entry.age(sources))
-        return f"the stale {entry.title}, of {then:%Y-%m-%d %H:%M}, is served"
+        then = datetime.fromtimestamp(self._problems.wall() - entry.age(sources), UTC)
+        return f"the stale {entry.title}, of {then:%Y-%m-%d %H:%M} UTC, is served"
 
     async def _revalidate(self, entry: E, sources: Sources, targets: Targets) -> Status:
         entry.progress.begin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from twisted.internet.error import ConnectionRefusedError
 
@@ -42,11 +42,11 @@ class IndexProblemsTests(PagesCase):
         """The stale page that clients get, and when it was confirmed."""
         self.keep("demo")
         log = self.answer(Reply(500), "demo")
-        then = datetime.fromtimestamp(self.epoch)
+        then = datetime.fromtimestamp(self.epoch, UTC)
         (line,) = log.lines
         assert line == (
             f"index root.example: {AT_ROOT}: status 500; the stale page of demo, of "
-            f"{then:%Y-%m-%d %H:%M}, is served; wait, or tell the operator of that server"
+            f"{then:%Y-%m-%d %H:%M} UTC, is served; wait, or tell the operator of that server"
         )
 
     def test_without_a_page(self) -> None:

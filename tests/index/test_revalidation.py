@@ -246,7 +246,7 @@ class StaleTests(PagesCase):
             (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
             assert formatEvent(event) == (
                 f"index root.example: {AT_ROOT}: status 500; the stale page of demo, of "
-                f"{datetime.fromtimestamp(self.epoch):%Y-%m-%d %H:%M}, is served; "
+                f"{datetime.fromtimestamp(self.epoch, UTC):%Y-%m-%d %H:%M} UTC, is served; "
                 "wait, or tell the operator of that server"
             )
             self.clock.pump([0.5] * 40)
