@@ -84,7 +84,7 @@ class Check:
             text = f"{folder}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
             return Outcome(tried, "FAILED", text)
         capacity = self._settings.cache_size
-        files = f"{quantities.count(found.files)} files of {quantities.size(found.used)} in it"
+        files = f"{quantities.counted(found.files, 'file')} of {quantities.size(found.used)} in it"
         facts = [
             f"{folder} can be written, {files}" if found.exists else f"{folder} can be made",
             f"PROXPI_CACHE_SIZE is {quantities.size(capacity)}" if capacity else "no file is kept",
@@ -135,7 +135,9 @@ class Check:
             found = await self._on_disk(count)
         except OSError as error:
             return Outcome(tried, "FAILED", f"{url}: {error.strerror or error}")
-        return Outcome(tried, "ok", f"{url}: a folder with {quantities.count(found)} entries")
+        return Outcome(
+            tried, "ok", f"{url}: a folder with {quantities.counted(found, 'entry', 'entries')}"
+        )
 
     async def _proxy(self, url: str) -> Outcome:
         if self._to_proxies.offline:

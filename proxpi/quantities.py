@@ -26,6 +26,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if abs(number) < _FULL - 0.5 else _scaled(number, _COUNTS)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number of things, such as ``1 file`` or ``12.3 k files``; `many` is irregular."""
+    return f"{count(number)} {one if number == 1 else many or f'{one}s'}"
+
+
 def percent(part: float) -> str:
     """Write a part of 1, such as ``94 %``; 100 % is all, and 0 % none."""
     if 0.0 < part < 0.01:

@@ -123,7 +123,7 @@ class IndexTests(CheckCase):
         wheel = make_wheel("demo")
         (folder / wheel.filename).write_bytes(wheel.data)
         found = self.outcome("index root", index=f"file://{folder}")
-        assert found == ("ok", f"file://{folder}/: a folder with 1 entries")
+        assert found == ("ok", f"file://{folder}/: a folder with 1 entry")
         found = self.outcome("index root", index=f"file://{folder}/none")
         assert found == ("FAILED", f"file://{folder}/none/: No such file or directory")
 
@@ -189,7 +189,7 @@ class FolderTests(CheckCase):
         verdict, text = self.outcome("cache folder", in_thread=try_out)
         assert verdict == "ok"
         assert text.startswith(
-            f"{self.folder} can be written, 1 files of 2.0 kB in it, PROXPI_CACHE_SIZE is 1.0 MB, "
+            f"{self.folder} can be written, 1 file of 2.0 kB in it, PROXPI_CACHE_SIZE is 1.0 MB, "
         )
 
     def test_missing(self) -> None:

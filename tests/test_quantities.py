@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxpi.quantities import count, duration, percent, size
+from proxpi.quantities import count, counted, duration, percent, size
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,13 @@ def test_durations(seconds: float, text: str) -> None:
 def test_percentages(part: float, text: str) -> None:
     """Nearly all is not all, and little is not nothing."""
     assert percent(part) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 files"), (1, "1 file"), (10_000, "10.0 k files")]
+)
+def test_counted(number: int, text: str) -> None:
+    """One thing has the singular."""
+    assert counted(number, "file") == text
+    assert counted(1, "entry", "entries") == "1 entry"
+    assert counted(2, "entry", "entries") == "2 entries"

@@ -103,8 +103,7 @@ class Actions:
 
 
 def _describe(removed: Removed) -> str:
-    files = f"{quantities.count(removed.files)} file{'' if removed.files == 1 else 's'}"
-    return f"{files} of {quantities.size(removed.size)}"
+    return f"{quantities.counted(removed.files, 'file')} of {quantities.size(removed.size)}"
 
 
 def _outcome(refetched: Refetched) -> str:

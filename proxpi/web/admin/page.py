@@ -164,16 +164,16 @@ def _templates() -> Environment:
     templates.filters |= quantity | {
         "abridged": lambda text: _DIGEST.sub("\\1…", text),
         "ago": pass_context(_ago),
-        "clients": _plural("client waits", "clients wait"),
+        "clients": _counted("client waits", "clients wait"),
         "clock": pass_context(_clock),
         "day": lambda moment: moment[:10],
         "figure": lambda value, kind: quantity[kind](value),
-        "files": _plural("file", "files"),
-        "projects": _plural("project", "projects"),
+        "files": _counted("file"),
+        "projects": _counted("project"),
         "query": lambda fields: f"?{urlencode(fields)}",
         "title": _title,
         "until": pass_context(_until),
-        "uses": _plural("use", "uses"),
+        "uses": _counted("use"),
     }
     return templates
 
@@ -184,8 +184,8 @@ def _printable(value: Any) -> Any:
     return names.printable(value) if plain else value
 
 
-def _plural(one: str, many: str) -> Callable[[int], str]:
-    return lambda number: f"{quantities.count(number)} {one if number == 1 else many}"
+def _counted(one: str, many: str = "") -> Callable[[int], str]:
+    return lambda number: quantities.counted(number, one, many)
 
 
 def _unbroken(write: Callable[[Any], str]) -> Callable[[Any], str]:

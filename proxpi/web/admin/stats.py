@@ -324,7 +324,7 @@ def state(indexes: Sequence[IndexStatus], *, writable: bool, problems: int, day:
     if not writable:
         parts.append("the cache folder cannot be written")
     elif problems and not failing:
-        parts.append(f"{problems} problem{'s' * (problems != 1)} in the last 10 minutes")
+        parts.append(f"{quantities.counted(problems, 'problem')} in the last 10 minutes")
     if (ratio := day.hit_ratio) is not None:
         parts.append(f"{quantities.percent(ratio)} of requests from the cache in the last 24 hours")
     if day.saved_bytes:
