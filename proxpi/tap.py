@@ -314,6 +314,7 @@ def build(
             exclusions=exclusions,
             in_thread=resources.pages,
             advisories=advisories.status if advisories else None,
+            folder_reason=readiness.folder_reason,
             started=started,
             seconds=reactor.seconds,
             wall=wall,

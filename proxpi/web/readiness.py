@@ -55,7 +55,7 @@ class Readiness:
         self._checks = Flights(self._clock)
 
     async def respond(self) -> WholeResponse:
-        reasons = [await self._folder_reason(), DRAINING if self._draining() else None]
+        reasons = [await self.folder_reason(), DRAINING if self._draining() else None]
         found = [reason for reason in reasons if reason is not None]
         if not found:
             return responses.success(responses.NO_STORE)
@@ -63,7 +63,7 @@ class Readiness:
         headers = {**responses.NO_STORE, "Retry-After": str(responses.RETRY_AFTER)}
         return responses.document(503, msgspec.json.encode(body), "application/json", headers)
 
-    async def _folder_reason(self) -> str | None:
+    async def folder_reason(self) -> str | None:
         """Return why the cache folder cannot be used; ``None`` if it can."""
         now = self._clock.seconds()
         if now < self._checked_at + SHARED:

@@ -8,7 +8,7 @@ of proxpi is a pure function of these values.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -225,6 +225,7 @@ class Statistics:
 
     :ivar downloads: gives those under way; `prefetching`: the projects of requests under way
     :ivar advisories: gives the status of the advisories, if they count
+    :ivar folder_reason: a sentence that says why the cache folder cannot be read, if so
     :ivar started: when the process was started: the clock's seconds
     :ivar seconds: gives the clock's seconds; `wall`: those since the epoch
     """
@@ -241,6 +242,7 @@ class Statistics:
     exclusions: Exclusions
     in_thread: InThread
     advisories: Callable[[], dict[str, Any]] | None
+    folder_reason: Callable[[], Awaitable[str | None]]
     started: float
     seconds: Callable[[], float]
     wall: Callable[[], float]
@@ -254,6 +256,7 @@ class Statistics:
         snapshot = None
         with suppress(BeingCounted):
             snapshot = await self.inventory.snapshot()
+        unreadable = await self.folder_reason()
         wall, uptime = self.wall(), self.seconds() - self.started
         self.history.sample()
         windows = [self.history.window(span) for span in (NOW, DAY, MONTH)]
@@ -265,6 +268,7 @@ class Statistics:
             proxpi=Process(__version__, moment(wall - uptime), round(uptime, 3), memory()),
             state=state(
                 statuses,
+                unreadable=unreadable,
                 writable=self.cache_dir.writable,
                 problems=sum(wall - each.last < RECENT for each in problems),
                 day=windows[1],
@@ -296,7 +300,14 @@ def memory() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def state(indexes: Sequence[IndexStatus], *, writable: bool, problems: int, day: Totals) -> State:
+def state(
+    indexes: Sequence[IndexStatus],
+    *,
+    unreadable: str | None = None,
+    writable: bool,
+    problems: int,
+    day: Totals,
+) -> State:
     """
     Say whether proxpi serves.
 
@@ -307,21 +318,25 @@ def state(indexes: Sequence[IndexStatus], *, writable: bool, problems: int, day:
     none was asked yet                    ok        Serving; no index was asked yet
     ``PROXPI_OFFLINE``                    ok        Serving what is cached; offline
     an index of several fails             degraded  Serving; 1 of 2 indexes reachable (own fails)
+    the cache folder cannot be read       degraded  … ; the cache folder cannot be read: …
     the cache folder refuses files        degraded  … ; the cache folder cannot be written
     another problem in the last minutes   degraded  … ; 1 problem in the last 10 minutes
     all indexes fail                      failing   Serving only what is cached; no index is
                                                     reachable
     ====================================  ========  ==============================================
 
+    :param unreadable: a sentence that says why the cache folder cannot be read, if so
     :param writable: whether the cache folder took the last file
     :param problems: how many there were in the last minutes
     """
     failing = [each.name for each in indexes if each.state == "failing"]
     level: Level = "ok"
-    if failing or problems or not writable:
+    if failing or problems or unreadable or not writable:
         level = "failing" if failing and len(failing) == len(indexes) else "degraded"
     parts = list(_reachable(indexes, failing))
-    if not writable:
+    if unreadable:
+        parts.append(f"{unreadable[:1].lower()}{unreadable[1:].rstrip('.')}")
+    elif not writable:
         parts.append("the cache folder cannot be written")
     elif problems and not failing:
         parts.append(f"{quantities.counted(problems, 'problem')} in the last 10 minutes")

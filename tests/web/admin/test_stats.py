@@ -98,6 +98,20 @@ class Stats(ProxpiCase):
         assert response.headers["cache-control"] == "no-store"
         return json.loads(response.body)
 
+    def test_not_ready(self) -> None:
+        """The state says why the cache folder cannot be read, as ``/ready`` does."""
+        with mock.patch(
+            "os.scandir", side_effect=PermissionError(errno.EACCES, "Permission denied")
+        ):
+            reasons = json.loads(self.get("/ready").body)["reasons"]
+            found = self.document()["state"]
+        assert reasons == ["The cache folder cannot be read: Permission denied."]
+        assert found["level"] == "degraded"
+        assert found["sentence"] == (
+            "Serving; the index was not asked yet; "
+            "the cache folder cannot be read: Permission denied"
+        )
+
     def test_nothing_yet(self) -> None:
         """Without traffic the numbers are zero, and the ratio is unknown."""
         found = self.document()
