@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi import quantities
@@ -61,7 +60,7 @@ class Readiness:
             return responses.success(responses.NO_STORE)
         body = {"status": "error", "message": " ".join(found), "reasons": found}
         headers = {**responses.NO_STORE, "Retry-After": str(responses.RETRY_AFTER)}
-        return responses.document(503, msgspec.json.encode(body), "application/json", headers)
+        return responses.json(503, body, headers)
 
     async def folder_reason(self) -> str | None:
         """Return why the cache folder cannot be used; ``None`` if it can."""

@@ -44,7 +44,6 @@ _NOT_FOUND = {
 }
 #: The errors that :func:`for_error` describes.
 EXPECTED = (NotListed, MissingUpstream, FileExcluded, UpstreamFailed, OSError)
-_JSON = "application/json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _log = Logger(namespace="proxpi.web")
@@ -87,13 +86,16 @@ def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) ->
     return document(status, body, "text/plain; charset=utf-8", headers)
 
 
+def json(status: int, value: object, headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
+    return document(status, msgspec.json.encode(value), "application/json", headers)
+
+
 def success(headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
-    return document(200, b'{"status":"success","data":null}', _JSON, headers)
+    return json(200, {"status": "success", "data": None}, headers)
 
 
 def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
-    body = msgspec.json.encode({"status": "error", "message": printable(sentence)})
-    return document(status, body, _JSON, headers)
+    return json(status, {"status": "error", "message": printable(sentence)}, headers)
 
 
 def set_headers(request: Request, headers: Mapping[str, str]) -> None:

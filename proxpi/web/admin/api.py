@@ -135,14 +135,15 @@ class AdminApi:
     async def stats(self, request: Request) -> bytes:
         """Send the statistics: as JSON, or as the live sections of the admin page."""
         if _query_field(request, "format") != "html":
-            return _json(await self._statistics.document()).apply(request)
+            return responses.json(200, await self._statistics.document()).apply(request)
         statistics = msgspec.to_builtins(await self._statistics.document(page.MOST_EXCLUDED))
         return (await self._in_thread(lambda: page.sections(statistics))).apply(request)
 
     @app.route("/stats/projects", methods=["GET"])
     async def stats_projects(self, request: Request) -> bytes:
         """Send a page of the list of the cached projects, by ``search``, ``sort`` and ``page``."""
-        return _json(await self._inventory.projects(*_list_query(request))).apply(request)
+        listed = await self._inventory.projects(*_list_query(request))
+        return responses.json(200, listed).apply(request)
 
     @app.route("/stats/projects/<name>", methods=["GET"])
     async def stats_files(self, request: Request, name: str) -> bytes:
@@ -150,7 +151,7 @@ class AdminApi:
         _, sort, number = _list_query(request)
         if (listed := await self._inventory.files(name, sort, number)) is None:
             raise Refused(404, refusals.NOT_CACHED)
-        return _json(listed).apply(request)
+        return responses.json(200, listed).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
     async def delete_list(self, request: Request) -> bytes:
@@ -304,11 +305,6 @@ def _list_query(request: Request) -> tuple[str, Sort, int]:
     number = _query_field(request, "page")
     page = int(number) if re.fullmatch("[0-9]{1,9}", number) else 1
     return _query_field(request, "search"), sort_of(_query_field(request, "sort")), page
-
-
-def _json(value: msgspec.Struct) -> WholeResponse:
-    body = msgspec.json.encode(value)
-    return responses.document(200, body, "application/json")
 
 
 def _set_cookie(request: Request, value: bytes, seconds: int) -> None:
