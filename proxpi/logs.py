@@ -83,7 +83,7 @@ class Format(Protocol):
         """Format an event; ``None`` for an empty one."""
 
     def line(self, line: str, level: str) -> str:
-        """Complete a line of the access log, which is of now."""
+        """Complete a line of the access log with the present time."""
 
 
 class TextFormat:

@@ -78,7 +78,7 @@ def value(uses: int, size: int) -> float:
 class IndexedFile(msgspec.Struct, eq=False, gc=False):
     """A cached file: bytes, uses since it was added, and when it was last used.
 
-    Tens of thousands of them are none of the garbage collector's work: they are in no cycle.
+    The garbage collector ignores them, tens of thousands: they are in no cycle.
 
     :ivar turn: the order of the last uses
     :ivar used_at: the last use, or else the addition, in seconds since the epoch; 0 if unknown
@@ -132,7 +132,7 @@ class EvictionIndex:
     def snapshot(self) -> tuple[list[str], list[IndexedFile]]:
         """Return cache paths and files, for a thread that reads them and no more.
 
-        Two lists take a millisecond; a pair for each file would have garbage collected, too.
+        Two lists take a millisecond; a pair for each file would start the garbage collector, too.
         """
         return list(self._files), list(self._files.values())
 

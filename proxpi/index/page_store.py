@@ -119,7 +119,7 @@ class StoredPage:
 
 
 class FoundPage(msgspec.Struct, frozen=True, gc=False):
-    """A project's file, as a scan finds it; in no cycle, so that thousands occupy no collector.
+    """A project's file, as a scan finds it; the garbage collector ignores it: it is in no cycle.
 
     :ivar identity: of the file
     :ivar pages: the indexes, by identity, whose page it has, with the seconds since the epoch when

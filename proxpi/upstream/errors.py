@@ -42,7 +42,7 @@ Kind = Literal[
 Scope = Literal["resource", "connection", "rate limit"]
 
 
-#: What becomes of a request to an upstream, as it is counted: a kind of failure, or else this.
+#: The result of a request to an upstream, as it is counted: one of these, or a kind of failure.
 Result = Literal["ok", "not_modified", "absent", "cancelled"] | Kind
 
 

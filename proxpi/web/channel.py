@@ -279,7 +279,7 @@ class Channel(Protocol):
     ) -> None:
         """Send what the socket did not take of a cached response.
 
-        :param end: called at its end with the bytes of the body for which the client did not stay
+        :param end: called at its end with the bytes of the body that were not sent
         """
         start = max(0, sent - len(head))
 

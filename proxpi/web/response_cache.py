@@ -90,10 +90,10 @@ class CachedResponse:
     """A response without the time in its head; see :class:`Cacheable`.
 
     :ivar line: the template of its lines in the access log
-    :ivar kind: what its requests are for, and `index`: the name of the index of its content
+    :ivar kind: of the requested resource; `index`: the name of the index that its content is from
     :ivar body_size: bytes of its body
-    :ivar uses: how often it was sent; so often when it was last `accounted` for, and when eviction
-        last `considered` it
+    :ivar uses: how often it was sent; `accounted`: its uses when it was last accounted for;
+        `considered`: its uses when eviction last considered it
     :ivar turn: orders the entries by their last use
     :ivar aliases: the heads by which it is found, besides its cache key
     :ivar apart: the body, if :meth:`head` does not give it
@@ -179,7 +179,7 @@ class ResponseCache:
     def count_late(self, entry: CachedResponse, unsent: int = 0) -> None:
         """Count a response that its client did not take at once; its entry may be removed by now.
 
-        :param unsent: bytes of the body for which the client did not stay
+        :param unsent: bytes of the body that were not sent, as the client left
         """
         self.count(entry)
         self._account(entry, unsent)
@@ -256,7 +256,7 @@ class ResponseCache:
 
         :param status: the status code and its reason
         :param line: the template of its lines in the access log
-        :param kind: what the request is for, and `index`: the name of the index of its content
+        :param kind: of the requested resource; `index`: the name of the index of the content
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop
         try:

@@ -28,7 +28,7 @@ from markupsafe import Markup
 
 from proxpi import quantities
 
-#: The most bars of a chart: on a phone they are still told apart.
+#: The most bars of a chart: on a phone they can still be distinguished.
 MOST_BARS = 96
 #: The height of a chart, of the names above its bars, and of the times below them.
 HEIGHT, ABOVE, BELOW = 150, 20, 20

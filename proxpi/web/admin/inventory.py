@@ -2,8 +2,8 @@
 
 A snapshot is taken in a thread: of the eviction index, whose entries it reads while the reactor
 changes them, and of the heads of the stored pages. It is searched and paged on the reactor's
-thread, so it has the projects in each order already. Files are told apart by their names, which say
-the project; a file whose name says none counts for the project :data:`UNKNOWN`.
+thread, so it has the projects in each order already. The name of a file states its project; a file
+whose name states none counts for the project :data:`UNKNOWN`.
 
 A request gets a new snapshot if that is taken within :data:`DEADLINE` seconds, and otherwise the
 one before, while the new one is being taken. Taking snapshots occupies a thread for a twentieth of

@@ -27,7 +27,10 @@ CROSS_SITE = "Pages of other sites may not change anything here."
 UNKNOWN_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
 TOO_LARGE = "The body of a request has at most {} bytes here."
 NOT_FOUND = "There is nothing here; the home page is at /."
-NO_PROJECT_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
+NO_PROJECT_NAME = (
+    "This is no project name: it has letters, digits, '.', '-' and '_', and a letter or digit at "
+    "both ends."
+)
 NO_CACHE = "PROXPI_CACHE_SIZE is 0: no file can be kept, so none is fetched in advance."
 NOT_CACHED = "Nothing of this project is cached."
 BEING_COUNTED = "The cached projects are being counted."
