@@ -408,7 +408,9 @@ class Revalidation(Generic[E]):
             consequence = self._stale(entry, sources)
         elif entry.queue.background:
             consequence = "no client waits for it"
-        key, text = ("index", index.name, error.kind), f"index {index.name}: {error}"
+        # The project list has limits of its own, and its failures another remedy.
+        key = ("index", index.name, error.kind, "page" if entry.name else "list")
+        text = f"index {index.name}: {error}"
         if self._problems.note(key, text, consequence, upstream_remedy(error.kind)):
             index.breakers.note_logged()
 

@@ -150,7 +150,7 @@ def test_streamed(
 def test_ranges(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
     """uv reads the metadata of a wheel without sidecar in ranges."""
     fake_index.add(make_wheel("demo-lib", "1.5", padding=2_000_000), core_metadata=None)
-    proxy = start_proxy(fake_index)
+    proxy = start_proxy(fake_index, PROXPI_PREFETCH="off")  # which would download all of it first
     environment, _ = uv_install(tmp_path, proxy.url, "demo-lib")
     assert environment.version_of("demo_lib") == "1.5"
     ranges = [seen.headers.get("range") for seen in fake_index.files_asked()]
