@@ -1,4 +1,4 @@
-"""The check: what it says of cache folder, indexes and proxies, and how it writes that."""
+"""The check: its outcomes for cache folder, indexes and proxies, and its table."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class CheckCase(ProxpiCase):
 
 
 class IndexTests(CheckCase):
-    """What is said of an index."""
+    """The outcomes of tries of an index."""
 
     def root(self, *replies: Reply | Silence | Exception) -> tuple[str, str]:
         self.agent.at(INDEX, *replies)
@@ -136,7 +136,7 @@ class IndexTests(CheckCase):
 
 
 class ProxyTests(CheckCase):
-    """What is said of a forward proxy."""
+    """The outcomes of tries of a forward proxy."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -166,7 +166,7 @@ class ProxyTests(CheckCase):
 
 
 class FolderTests(CheckCase):
-    """What is said of the cache folder."""
+    """The outcomes of tries of the cache folder."""
 
     def setUp(self) -> None:
         super().setUp()

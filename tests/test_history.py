@@ -87,14 +87,14 @@ class SlotTests(FolderCase):
     """The slots of one resolution."""
 
     def test_same_slot(self) -> None:
-        """What is added to a slot is added to what it has."""
+        """A slot adds up all that was counted in its time."""
         slots = Slots(60, 10)
         slots.add(7, Totals(requests=1, saved_seconds=0.5))
         slots.add(7, Totals(requests=2, saved_seconds=0.25))
         assert slots.series(7 * 60.0, 1).rows == (Totals(requests=3, saved_seconds=0.75),)
 
     def test_bound(self) -> None:
-        """One slot too many takes the place of the oldest one."""
+        """One slot too many replaces the oldest one."""
         slots = Slots(60, 3)
         for number in range(1, 6):
             slots.add(number, Totals(requests=number))

@@ -95,7 +95,7 @@ def test_histogram() -> None:
 
 
 def test_totals() -> None:
-    """The totals leave out what is neither page nor file; a hit saves the mean time of a miss."""
+    """The totals leave out requests of kind ``other``; a hit saves the mean time of a miss."""
     before = metrics.totals()
     accounting.count("page", "miss", "some", sent=10, seconds=2.0, upstream=2.0)
     accounting.count("page", "miss", "some", sent=10, seconds=4.0, upstream=4.0)

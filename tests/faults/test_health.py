@@ -19,7 +19,7 @@ OPEN, CHECKS = 1000, 20
 
 
 def test_many_open_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """While 1,000 requests wait for a dead upstream, health and readiness are told at once."""
+    """While 1,000 requests wait for a dead upstream, health and readiness respond at once."""
     wheel = make_wheel("demo")
     fake_index.script(fake_index.add(wheel), Behavior(hold=True))
     # Files, since the requests for pages end after ten seconds.

@@ -1,4 +1,4 @@
-"""What the operator is told about downloads: who waits for how much, and why one has failed."""
+"""The status of downloads: progress, rate, waiting clients, and the problem of one that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator is told about an index, from its first request to its recovery."""
+"""The status of an index, from its first request to its recovery."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CHAINS = {
     "2001:DB9::1": "2001:db9::1",
     "[2001:db9::1]:4711, 2001:db8::5": "2001:db9::1",
     "::ffff:192.0.2.1": "192.0.2.1",
-    # What is malformed ends the walk.
+    # A malformed address ends the walk.
     "": PROXY,
     "unknown": PROXY,
     "192.0.2.1, unknown": PROXY,

@@ -198,7 +198,7 @@ class Responses(CacheCase):
             assert self.access_log[-1].startswith("192.0.2.1 ")
 
     def test_malformed_origin(self) -> None:
-        """What is no whole, valid head with the fields of its origin is no hit."""
+        """A head that is not whole and valid with the fields of its origin is no hit."""
         head = self.stored()
         for line in (b"X-Request-ID : a", b"X-Request-ID: a\x00", b"X-Request-ID: a\nb: c", b"X-F"):
             assert b" 200 OK" not in self.receive(head[:-2] + line + b"\r\n\r\n"), line

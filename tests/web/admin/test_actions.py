@@ -122,7 +122,7 @@ class Forgetting(ActionsCase):
 
 
 class Refetching(ActionsCase):
-    """A page is revalidated at each index, and each is told of."""
+    """A page is revalidated at each index, and the result names each outcome."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -258,7 +258,7 @@ class Refusals(ActionsCase):
         assert not any(self.asked(path) for path in ("/index/", "/index/demo/"))
 
     def test_methods(self) -> None:
-        """Whoever opens the URL of a form gets a page with a way back, and changes nothing."""
+        """A browser that opens the URL of a form gets a page with a way back; nothing changes."""
         self.fill()
         for action in PATHS:
             for method in ("GET", "HEAD", "PUT", "DELETE"):
@@ -328,7 +328,7 @@ class Shown(ActionsCase):
 
 
 def test_results() -> None:
-    """The last results are found by keys that nobody can guess."""
+    """The last results are found by random keys."""
     results = Results()
     keys = [results.add(Result(str(number))) for number in range(actions.MAX_RESULTS + 1)]
     assert len({*keys}) == len(keys)

@@ -121,7 +121,7 @@ class Needed(AuthCase):
         assert self.change(bearer()).status == 200
 
     def test_none_set(self) -> None:
-        """Without a token set, none is needed, and nobody can log in."""
+        """Without a token set, none is needed, and a login is refused."""
         self.build()
         assert self.change().status == 200
         assert self.change(WRONG).status == 200

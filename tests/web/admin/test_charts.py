@@ -71,7 +71,7 @@ def test_requests() -> None:
 
 
 def test_words() -> None:
-    """Title and description say the numbers to those who do not see the bars."""
+    """Title and description say the numbers in words, for screen readers."""
     chart = Chart(charts.requests(300, last(200, 0, 0, 300, 40, 2), last(150, 0, 0, 300, 40, 1)))
     assert chart.svg.get("role") == "img"
     assert chart.text("aria-labelledby") == "Requests, the last 24 h"

@@ -209,7 +209,7 @@ class Snapshots(Case):
         assert len(self.jobs) == 1
 
     def test_dropped(self) -> None:
-        """A snapshot that nobody looks at takes no memory after a while."""
+        """A snapshot is dropped some time after the last request for it."""
         run(self.inventory.snapshot())
         self.run_thread(0.5)
         for _ in range(3):
@@ -228,7 +228,7 @@ class Snapshots(Case):
         assert len(self.jobs) == 1
 
     def test_slow_thread(self) -> None:
-        """Nobody waits long: the first one learns that projects are counted, others get the last.
+        """No request waits long: the first learns that projects are counted, others get the last.
 
         What a slow thread brings is used.
         """
@@ -319,7 +319,7 @@ class Lists(ProxpiCase):
             assert self.stats(target) == 404
 
     def test_hostile_queries(self) -> None:
-        """What is no number is the first page, and a search repeats itself as JSON alone."""
+        """A page that is no number is the first page, and a search repeats itself as JSON alone."""
         self.fetch("demo-1.0.zip")
         for query in ("?page=-1", "?page=1e9", "?page=%D9%A1", f"?page={'9' * 5000}", "?page="):
             assert self.stats(query)["page"] == 1
