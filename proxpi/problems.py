@@ -141,5 +141,6 @@ class Problems:
 
     def note_disk(self, error: OSError, folder: Path, consequence: str) -> bool:
         """Note an error of the cache folder; those with the same consequence are one problem."""
-        text, remedy = f"cache folder {folder}: {error}", disk_remedy(error)
+        cause = str(error).removeprefix(f"[Errno {error.errno}] ")
+        text, remedy = f"cache folder {folder}: {cause}", disk_remedy(error)
         return self.note(("disk", consequence), text, consequence, remedy, LogLevel.error)

@@ -104,6 +104,6 @@ class ProblemsTests(Case):
             error = OSError(number, "no") if number else OSError("no")
             self.problems.note_disk(error, folder, "nothing is cached")
             problem = next(iter(self.problems))
-            assert problem.text == f"cache folder /srv/cache: {error}"
+            assert problem.text == "cache folder /srv/cache: no"
             assert (problem.consequence, problem.remedy) == ("nothing is cached", expected)
         assert problem.count == 3
