@@ -39,8 +39,8 @@ _WANTS_LOGIN = "it wants credentials: user:password@ in its URL, or a line in ~/
 
 
 @attrs.frozen
-class Outcome:
-    """The outcome of a try: what was tried, and a sentence."""
+class Finding:
+    """The finding of a try: its object, the verdict, and a sentence."""
 
     tried: str
     verdict: Verdict
@@ -64,7 +64,7 @@ class Check:
     _in_thread: InThread
     _clock: IReactorTime
 
-    async def run(self) -> list[Outcome]:
+    async def run(self) -> list[Finding]:
         proxies = {each.url for each in (self._proxies.http, self._proxies.https) if each}
         tries = [
             self._cache_folder(),
@@ -73,7 +73,7 @@ class Check:
         ]
         return list(await gatherResults(map(Deferred.fromCoroutine, tries), consumeErrors=True))
 
-    async def _cache_folder(self) -> Outcome:
+    async def _cache_folder(self) -> Finding:
         tried, folder = "cache folder", printable(str(self._folder))
         if self._settings.cache_dir is None:
             folder = f"a temporary folder in {printable(str(self._folder.parent))}"
@@ -82,7 +82,7 @@ class Check:
         except OSError as error:
             remedy = disk_remedy(error)
             text = f"{folder}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
-            return Outcome(tried, "FAILED", text)
+            return Finding(tried, "FAILED", text)
         capacity = self._settings.cache_size
         files = f"{quantities.counted(found.files, 'file')} of {quantities.size(found.used)} in it"
         facts = [
@@ -92,22 +92,22 @@ class Check:
         ]
         if capacity - found.used > found.free:
             text = f"{', '.join(facts)}: the disk is full before the cache is"
-            return Outcome(tried, "warning", text)
-        return Outcome(tried, "ok", ", ".join(facts))
+            return Finding(tried, "warning", text)
+        return Finding(tried, "ok", ", ".join(facts))
 
-    async def _index(self, index: IndexSettings) -> Outcome:
+    async def _index(self, index: IndexSettings) -> Finding:
         tried, url = f"index {index.name}", urls.public(index.url)
         if is_local(index.url):
             return await self._folder_index(tried, index.url)
         if self._upstream.offline:
-            return Outcome(tried, "skipped", f"{url}: {OFFLINE}")
+            return Finding(tried, "skipped", f"{url}: {OFFLINE}")
         began = self._clock.seconds()
         try:
             async with self._upstream.page(index.url, {"Accept": ACCEPT}) as response:
                 took = quantities.duration(self._clock.seconds() - began)
                 status, sender = response.status, response.url
         except UpstreamFailed as error:
-            return Outcome(tried, "FAILED", printable(str(error)))
+            return Finding(tried, "FAILED", printable(str(error)))
         proxy = self._proxies.to(urls.origin(index.url))
         private = self._upstream.credentials.protects(index.url)
         facts = [f"status {status} after {took}"]
@@ -124,9 +124,9 @@ class Check:
             facts.append("is this the root of an index?")
         elif private and status == 200:
             facts.append("credentials accepted")
-        return Outcome(tried, "ok" if status == 200 else "FAILED", f"{url}: {', '.join(facts)}")
+        return Finding(tried, "ok" if status == 200 else "FAILED", f"{url}: {', '.join(facts)}")
 
-    async def _folder_index(self, tried: str, url: str) -> Outcome:
+    async def _folder_index(self, tried: str, url: str) -> Finding:
         def count() -> int:
             with os.scandir(path_of(url)) as entries:
                 return sum(1 for _ in entries)
@@ -134,14 +134,14 @@ class Check:
         try:
             found = await self._on_disk(count)
         except OSError as error:
-            return Outcome(tried, "FAILED", f"{url}: {error.strerror or error}")
-        return Outcome(
+            return Finding(tried, "FAILED", f"{url}: {error.strerror or error}")
+        return Finding(
             tried, "ok", f"{url}: a folder with {quantities.counted(found, 'entry', 'entries')}"
         )
 
-    async def _proxy(self, url: str) -> Outcome:
+    async def _proxy(self, url: str) -> Finding:
         if self._to_proxies.offline:
-            return Outcome("proxy", "skipped", f"{url}: {OFFLINE}")
+            return Finding("proxy", "skipped", f"{url}: {OFFLINE}")
         began = self._clock.seconds()
         try:
             # The request is for the proxy itself: any response shows that it runs.
@@ -149,10 +149,10 @@ class Check:
                 pass
         except UpstreamFailed as error:
             if error.scope == "connection":
-                return Outcome("proxy", "FAILED", printable(str(error)))
-            return Outcome("proxy", "ok", f"{url}: it takes connections")
+                return Finding("proxy", "FAILED", printable(str(error)))
+            return Finding("proxy", "ok", f"{url}: it takes connections")
         took = quantities.duration(self._clock.seconds() - began)
-        return Outcome("proxy", "ok", f"{url}: it responds after {took}")
+        return Finding("proxy", "ok", f"{url}: it responds after {took}")
 
     def _on_disk(self, job: Callable[[], T]) -> Deferred[T]:
         """Run a job in a thread; fail with an `OSError` also if the disk hangs."""
@@ -209,14 +209,14 @@ def _require_writable(folder: Path) -> None:
         raise OSError(number, os.strerror(number), str(folder))
 
 
-def report(settings: Settings, warnings: Sequence[str], outcomes: Sequence[Outcome]) -> str:
-    """Write settings and outcomes as a table, in lines of printable characters."""
+def report(settings: Settings, warnings: Sequence[str], findings: Sequence[Finding]) -> str:
+    """Write settings and findings as a table, in lines of printable characters."""
     rows = [
-        *(Outcome("setting", "warning", text) for text in map(printable, warnings)),
-        *outcomes,
+        *(Finding("setting", "warning", text) for text in map(printable, warnings)),
+        *findings,
     ]
     failed = sum(row.verdict == "FAILED" for row in rows)
-    end = f"{failed} of {len(outcomes)} tries FAILED" if failed else "nothing FAILED"
+    end = f"{failed} of {len(findings)} tries FAILED" if failed else "nothing FAILED"
     stated = [each for each in settings.in_force if each.source != "default"]
     others = len(settings.in_force) - len(stated)
     lines = [

@@ -654,7 +654,7 @@ def _check(settings: Settings) -> int:
     """Make the parts as for a start, try what they need, and print it; return the exit status."""
     from twisted.internet import reactor
 
-    from proxpi.check import Check, Outcome, report
+    from proxpi.check import Check, Finding, report
 
     use_monotonic_time(reactor)
     resources = _allocate(settings, reactor)
@@ -678,23 +678,23 @@ def _check(settings: Settings) -> int:
         in_thread=resources.checks,
         clock=cast(IReactorTime, reactor),
     )
-    found: list[Sequence[Outcome]] = []
+    found: list[Sequence[Finding]] = []
 
     async def run() -> None:
         try:
-            outcomes = await check.run()
+            findings = await check.run()
             if reactor.running:  # otherwise a signal has ended the requests
-                found.append(outcomes)
+                found.append(findings)
         finally:
             if reactor.running:
                 reactor.stop()
 
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(run()))
     reactor.run()
-    for outcomes in found:
+    for findings in found:
         warnings = [*settings.warnings, *filter(None, [proxpi.netrc.error])]
-        print(report(settings, warnings, outcomes))
-        return int(any(each.verdict == "FAILED" for each in outcomes))
+        print(report(settings, warnings, findings))
+        return int(any(each.verdict == "FAILED" for each in findings))
     return 1
 
 

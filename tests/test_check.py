@@ -1,4 +1,4 @@
-"""The check: its outcomes for cache folder, indexes and proxies, and its table."""
+"""The check: its findings on cache folder, indexes and proxies, and its table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
-from proxpi.check import Check, Outcome, report
+from proxpi.check import Check, Finding, report
 from proxpi.settings import Settings
 from proxpi.single_flight import InThread
 from proxpi.upstream import Proxies
@@ -36,7 +36,7 @@ class CheckCase(ProxpiCase):
         proxies: Proxies | None = None,
         in_thread: InThread = at_once,
         **settings: str,
-    ) -> Deferred[list[Outcome]]:
+    ) -> Deferred[list[Finding]]:
         given = {"INDEX_URL": index, "CACHE_DIR": str(self.folder), "CACHE_SIZE": "1MB"}
         variables = {f"PROXPI_{name.upper()}": text for name, text in (given | settings).items()}
         self.settings = Settings.read(variables, {})
@@ -56,12 +56,12 @@ class CheckCase(ProxpiCase):
 
     def outcome(self, tried: str, **given: Any) -> tuple[str, str]:
         """Return verdict and text of one try."""
-        outcomes = {each.tried: each for each in self.result(self.check(**given))}
-        return outcomes[tried].verdict, outcomes[tried].text
+        findings = {each.tried: each for each in self.result(self.check(**given))}
+        return findings[tried].verdict, findings[tried].text
 
 
 class IndexTests(CheckCase):
-    """The outcomes of tries of an index."""
+    """The findings on an index."""
 
     def root(self, *replies: Reply | Silence | Exception) -> tuple[str, str]:
         self.agent.at(INDEX, *replies)
@@ -130,13 +130,13 @@ class IndexTests(CheckCase):
     def test_offline(self) -> None:
         """Offline no request is sent."""
         proxies = Proxies.read({"HTTP_PROXY": PROXY})
-        outcomes = self.result(self.check(offline="on", proxies=proxies))
-        assert [each.verdict for each in outcomes] == ["ok", "skipped", "skipped"]
+        findings = self.result(self.check(offline="on", proxies=proxies))
+        assert [each.verdict for each in findings] == ["ok", "skipped", "skipped"]
         assert self.agent.asked == []
 
 
 class ProxyTests(CheckCase):
-    """The outcomes of tries of a forward proxy."""
+    """The findings on a forward proxy."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -146,27 +146,27 @@ class ProxyTests(CheckCase):
     def test_good(self) -> None:
         """Whatever a proxy responds, it does; one proxy is tried once, and named with its index."""
         self.agent.at(f"{PROXY}/", Reply(400))
-        outcomes = self.result(self.check(proxies=self.proxies))
-        assert [each.tried for each in outcomes] == ["cache folder", "index root", "proxy"]
-        assert outcomes[-1] == Outcome("proxy", "ok", f"{PROXY}: it responds after 0 s")
-        assert f"through proxy {PROXY}" in outcomes[1].text
+        findings = self.result(self.check(proxies=self.proxies))
+        assert [each.tried for each in findings] == ["cache folder", "index root", "proxy"]
+        assert findings[-1] == Finding("proxy", "ok", f"{PROXY}: it responds after 0 s")
+        assert f"through proxy {PROXY}" in findings[1].text
 
     def test_closed(self) -> None:
         """A proxy that closes the connection at a request of this kind has taken it."""
         self.agent.at(f"{PROXY}/", ConnectionDone())
-        outcomes = self.result(self.check(proxies=self.proxies))
-        assert outcomes[-1] == Outcome("proxy", "ok", f"{PROXY}: it takes connections")
+        findings = self.result(self.check(proxies=self.proxies))
+        assert findings[-1] == Finding("proxy", "ok", f"{PROXY}: it takes connections")
 
     def test_silent(self) -> None:
         """A proxy that does not respond fails."""
         self.agent.at(f"{PROXY}/", Silence())
         check = self.check(proxies=self.proxies)
         self.clock.advance(60)
-        assert self.result(check)[-1] == Outcome("proxy", "FAILED", f"{PROXY}/: timed out")
+        assert self.result(check)[-1] == Finding("proxy", "FAILED", f"{PROXY}/: timed out")
 
 
 class FolderTests(CheckCase):
-    """The outcomes of tries of the cache folder."""
+    """The findings on the cache folder."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -236,12 +236,12 @@ class ReportTests(CheckCase):
         """Settings that are no defaults with their sources, then the tries, then the end."""
         variables = {"PROXPI_INDEX_URL": PRIVATE_INDEX, "PROXPI_ADMIN_TOKEN": "very-secret"}
         settings = Settings.read(variables, {"index-ttl": "5m"})
-        outcomes = [
-            Outcome("cache folder", "ok", "good"),
-            Outcome("index root", "FAILED", "bad"),
+        findings = [
+            Finding("cache folder", "ok", "good"),
+            Finding("index root", "FAILED", "bad"),
         ]
         defaults = sum(each.source == "default" for each in settings.in_force)
-        assert report(settings, ["odd\nline"], outcomes).split("\n") == [
+        assert report(settings, ["odd\nline"], findings).split("\n") == [
             f"PROXPI_INDEX_URL    environment  {INDEX}",
             "PROXPI_INDEX_TTL    option       5m",
             "PROXPI_ADMIN_TOKEN  environment  set",
@@ -257,6 +257,6 @@ class ReportTests(CheckCase):
     def test_good(self) -> None:
         """Without a failure the end says so."""
         settings = Settings.read({}, {})
-        text = report(settings, [], [Outcome("cache folder", "warning", "small")])
+        text = report(settings, [], [Finding("cache folder", "warning", "small")])
         assert text.split("\n")[-1] == "nothing FAILED"
         assert os.linesep not in text.split("\n")[0]

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from proxpi.problems import LOG_INTERVAL, LONGEST, MOST, Problem, Problems, upstream_remedy
-from proxpi.upstream.errors import Kind
+from proxpi.upstream.errors import FailureKind
 from tests.support.cases import Case
 from tests.support.logs import logged
 
@@ -90,7 +90,7 @@ class ProblemsTests(Case):
     def test_remedies(self) -> None:
         """Each kind of failure of an upstream has a remedy, but what the operator has chosen."""
         assert {
-            kind for kind in (*get_args(Kind), "folder", "hash") if not upstream_remedy(kind)
+            kind for kind in (*get_args(FailureKind), "folder", "hash") if not upstream_remedy(kind)
         } == {"offline"}
 
     def test_disk(self) -> None:

@@ -36,7 +36,7 @@ from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
     Offline,
     ProxyFailed,
-    Result,
+    RequestResult,
     UpstreamFailed,
     on_timeout,
     result_of,
@@ -210,7 +210,7 @@ class UpstreamClient:
             raise UpstreamFailed(url, cause, temporary=False) from None
         sent, seconds = False, 0.0
         status: int | None = None
-        result: Result
+        result: RequestResult
         try:
             for _ in range(REDIRECTS + 1):
                 release = await limit.acquire(target.origin, queue)

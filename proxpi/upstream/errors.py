@@ -22,7 +22,7 @@ from proxpi.simple import urls
 T = TypeVar("T")
 #: What failed, in one word, by which failures are counted and problems told apart. Files have more
 #: of them: see :mod:`proxpi.files.fetch`; those of folders have their own.
-Kind = Literal[
+FailureKind = Literal[
     "connection",
     "dns",
     "timeout",
@@ -43,7 +43,7 @@ Scope = Literal["resource", "connection", "rate limit"]
 
 
 #: The result of a request to an upstream, as it is counted: one of these, or a kind of failure.
-Result = Literal["ok", "not_modified", "absent", "cancelled"] | Kind
+RequestResult = Literal["ok", "not_modified", "absent", "cancelled"] | FailureKind
 
 
 class UpstreamFailed(Exception):
@@ -53,10 +53,10 @@ class UpstreamFailed(Exception):
     :param cause: one clause, such as ``connection refused``
     :param temporary: whether the same request may succeed later by itself
     :param retry_after: in seconds, if the upstream sent ``Retry-After``
-    :param kind: see :data:`Kind`; by default that of the class
+    :param kind: see :data:`FailureKind`; by default that of the class
     """
 
-    KIND: ClassVar[Kind] = "invalid"
+    KIND: ClassVar[FailureKind] = "invalid"
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class UpstreamFailed(Exception):
 class CredentialsRejected(UpstreamFailed):
     """An upstream wants other credentials than it got."""
 
-    KIND: ClassVar[Kind] = "credentials"
+    KIND: ClassVar[FailureKind] = "credentials"
 
 
 class ProxyFailed(UpstreamFailed):
     """A forward proxy failed, and not the upstream behind it; `url` is the name of the proxy."""
 
-    KIND: ClassVar[Kind] = "proxy"
+    KIND: ClassVar[FailureKind] = "proxy"
 
 
 class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
@@ -102,7 +102,7 @@ class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
 class Offline(UpstreamFailed):
     """No request was sent, because of ``PROXPI_OFFLINE``."""
 
-    KIND: ClassVar[Kind] = "offline"
+    KIND: ClassVar[FailureKind] = "offline"
 
 
 class RequestError(Exception):
@@ -111,7 +111,7 @@ class RequestError(Exception):
     cause = ""
     temporary = True
     scope: Scope = "resource"
-    kind: Kind = "invalid"
+    kind: FailureKind = "invalid"
 
     def __init__(self, detail: str = "", *, temporary: bool | None = None) -> None:
         super().__init__(detail)
@@ -123,13 +123,13 @@ class TLSFailed(RequestError):
     """A TLS handshake failed; the cause names the host."""
 
     scope: Scope = "connection"
-    kind: Kind = "tls"
+    kind: FailureKind = "tls"
 
 
 class AddressBlocked(RequestError):
     """The address policy allows no address of a host; `temporary` if a lookup failed."""
 
-    kind: Kind = "blocked"
+    kind: FailureKind = "blocked"
 
     def __init__(self, host: str, address: str, kind: str, *, temporary: bool = False) -> None:
         what = "is" if host == address else f"is {address},"
@@ -143,7 +143,7 @@ class AddressBlocked(RequestError):
 class DNSTimeout(RequestError):
     cause = "timed out while its name was looked up"
     scope: Scope = "connection"
-    kind: Kind = "dns"
+    kind: FailureKind = "dns"
 
 
 class HeadTooLong(RequestError):
@@ -156,7 +156,7 @@ class BodyTimeout(RequestError):
 
     cause = "timed out"
     scope: Scope = "connection"
-    kind: Kind = "timeout"
+    kind: FailureKind = "timeout"
 
 
 class BodyStalled(Exception):
@@ -181,7 +181,7 @@ class BodyTooLong(BodyUnusable):
 
 class BodyTruncated(BodyUnusable):
     cause = "the answer was cut short"
-    kind: Kind = "cut"
+    kind: FailureKind = "cut"
 
 
 class BodyUndecodable(BodyUnusable):
@@ -189,7 +189,7 @@ class BodyUndecodable(BodyUnusable):
     temporary = False
 
 
-def result_of(status: int | None, failure: BaseException | None) -> Result:
+def result_of(status: int | None, failure: BaseException | None) -> RequestResult:
     """
     Return the result of a request.
 
@@ -208,17 +208,19 @@ def result_of(status: int | None, failure: BaseException | None) -> Result:
     A caller that cannot use a response raises an error of upstreams before the request ends.
     """
     if isinstance(failure, UpstreamFailed | RequestError):
-        return cast(Kind, failure.kind) if failure.kind in get_args(Kind) else "invalid"
+        return (
+            cast(FailureKind, failure.kind) if failure.kind in get_args(FailureKind) else "invalid"
+        )
     if status is None or isinstance(failure, CancelledError | GeneratorExit):
         return "cancelled"
     if status == 304:
         return "not_modified"
     if status in (403, 404, 410):
         return "absent"
-    return kind_of(status) if status >= 400 else "ok"
+    return failure_kind(status) if status >= 400 else "ok"
 
 
-def kind_of(status: int) -> Kind:
+def failure_kind(status: int) -> FailureKind:
     """Return the kind of failure that a status means."""
     if status in (401, 403):
         return "credentials"
@@ -259,7 +261,7 @@ def on_timeout(error: Callable[[], Exception]) -> Callable[[object, float], Neve
 
 #: The causes of Twisted's errors and OpenSSL's; the first line that fits counts. A connection that
 #: is closed before a head is the fault of the request as likely as of the server.
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, Kind, Scope], ...] = (
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, FailureKind, Scope], ...] = (
     ((error.DNSLookupError,), "host name not found", "dns", "connection"),
     ((error.ConnectionRefusedError,), "connection refused", "connection", "connection"),
     (

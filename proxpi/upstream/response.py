@@ -38,7 +38,7 @@ from proxpi.upstream.errors import (
     BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
-    kind_of,
+    failure_kind,
     on_timeout,
     upstream_failed,
 )
@@ -369,7 +369,7 @@ class Response:
             f"status {self.status}",
             temporary=self.status in (408, 425, 429) or self.status >= 500,
             retry_after=self._retry_after(),
-            kind=kind_of(self.status),
+            kind=failure_kind(self.status),
             scope="rate limit" if self.status == 429 else "resource",
         )
 

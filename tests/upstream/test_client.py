@@ -19,7 +19,7 @@ from twisted.web.http import PotentialDataLoss
 from proxpi import metrics
 from proxpi.upstream.client import LATENCIES, REDIRECTS, USER_AGENT, UpstreamClient
 from proxpi.upstream.connections import CONNECTIONS
-from proxpi.upstream.errors import Kind, Offline, ProxyFailed, UpstreamFailed
+from proxpi.upstream.errors import FailureKind, Offline, ProxyFailed, UpstreamFailed
 from proxpi.upstream.response import DISCARD_TIME, Response
 from tests.support.agent import MemoryAgent, Reply
 from tests.support.cases import Case, run
@@ -348,7 +348,7 @@ class CountedTests(ClientCase):
             self.agent.at(PAGE, reply)
             run(self.ask(fails=fails)).addErrback(lambda _: None)
             assert self.counted() == {result: 1}, reply
-            assert result in get_args(Kind) or result in ("ok", "not_modified", "absent")
+            assert result in get_args(FailureKind) or result in ("ok", "not_modified", "absent")
 
     def test_redirects(self) -> None:
         """A request is one, however many redirects it takes; the bytes are those of its body."""

@@ -31,7 +31,14 @@ from proxpi.web.admin import auth, page, refusals
 from proxpi.web.admin.actions import Actions, Result, Results
 from proxpi.web.admin.auth import Authentication
 from proxpi.web.admin.csrf import is_rebound
-from proxpi.web.admin.inventory import BeingCounted, FileList, Inventory, ProjectList, Sort, sort_of
+from proxpi.web.admin.inventory import (
+    BeingCounted,
+    FileListing,
+    Inventory,
+    ProjectListing,
+    Sort,
+    sort_of,
+)
 from proxpi.web.admin.prefetch import LockPrefetch
 from proxpi.web.admin.refusals import Refused, check_request, require_filename, require_project
 from proxpi.web.admin.stats import Statistics
@@ -91,7 +98,7 @@ class AdminApi:
     async def home(self, request: Request) -> bytes:
         """Send the admin page, with a page of the cached projects, or of the files of one."""
         search, sort, number = _list_query(request)
-        listed: ProjectList | FileList | None = None
+        listed: ProjectListing | FileListing | None = None
         with suppress(BeingCounted):
             if project := _query_field(request, "project"):
                 listed = await self._inventory.files(project, sort, number)

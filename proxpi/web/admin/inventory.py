@@ -81,7 +81,7 @@ class ProjectRow(msgspec.Struct, frozen=True):
     indexes: list[str]
 
 
-class ProjectList(msgspec.Struct, frozen=True):
+class ProjectListing(msgspec.Struct, frozen=True):
     """One page of the list of cached projects; `pages`: of the list; `total`: its projects."""
 
     version: int
@@ -118,7 +118,7 @@ class FileRow(msgspec.Struct, frozen=True):
     host: str
 
 
-class FileList(msgspec.Struct, frozen=True):
+class FileListing(msgspec.Struct, frozen=True):
     """One page of the list of a project's cached files; `row`: the project in sum."""
 
     version: int
@@ -161,7 +161,7 @@ class IndexTtl:
         return "fresh" if confirmed <= now < confirmed + self.ttl else "stale"
 
 
-class Project(msgspec.Struct, eq=False, gc=False):
+class CachedProject(msgspec.Struct, eq=False, gc=False):
     """A cached project; `paths`: the cache paths of its files."""
 
     name: str
@@ -180,8 +180,8 @@ class Snapshot:
     :ivar now: when it was taken, in seconds since the epoch
     """
 
-    projects: Mapping[str, Project]
-    orders: Mapping[Sort, Sequence[Project]]
+    projects: Mapping[str, CachedProject]
+    orders: Mapping[Sort, Sequence[CachedProject]]
     counts: Mapping[str, PageCounts]
     pages: Mapping[str, FoundPage]
     files: Mapping[str, IndexedFile]
@@ -207,7 +207,7 @@ class Snapshot:
             if (at := confirmed.get(each.identity)) is not None
         ]
 
-    def row(self, project: Project) -> ProjectRow:
+    def row(self, project: CachedProject) -> ProjectRow:
         pages = self.cached_pages(project.name)
         states = [each.state for each in pages]
         return ProjectRow(
@@ -257,13 +257,13 @@ def take(
     :param now: seconds since the epoch
     :param known: projects by cache path, of the snapshot before
     """
-    projects: dict[str, Project] = {}
+    projects: dict[str, CachedProject] = {}
     projects_of: dict[str, str] = {}
     by_path: dict[str, IndexedFile] = {}
     for path, file in zip(paths, files, strict=True):
         name = projects_of[path] = known.get(path) or project_of(path)
         if (project := projects.get(name)) is None:
-            project = projects[name] = Project(name, [])
+            project = projects[name] = CachedProject(name, [])
         project.paths.append(path)
         by_path[path] = file
         project.size += file.size
@@ -275,9 +275,9 @@ def take(
             if (confirmed := found.pages.get(index.identity)) is not None:
                 counts[index.name].add(index.state(confirmed, now))
                 if name not in projects:
-                    projects[name] = Project(name, [])
+                    projects[name] = CachedProject(name, [])
     by_name = sorted(projects.values(), key=lambda each: each.name)
-    orders: dict[Sort, Sequence[Project]] = {
+    orders: dict[Sort, Sequence[CachedProject]] = {
         "name": by_name,
         "size": sorted(by_name, key=lambda each: -each.size),
         "used": sorted(by_name, key=lambda each: -each.used_at),
@@ -301,7 +301,7 @@ def paged(rows: Sequence[T], page: int) -> tuple[int, int, Sequence[T]]:
     return page, pages, rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
 
 
-def find_projects(snapshot: Snapshot, search: str, sort: Sort, page: int) -> ProjectList:
+def find_projects(snapshot: Snapshot, search: str, sort: Sort, page: int) -> ProjectListing:
     """Return a page of the projects whose names contain a text, in any spelling of names."""
     text = search.strip()
     part = _SEPARATORS.sub("-", text).lower()
@@ -310,7 +310,7 @@ def find_projects(snapshot: Snapshot, search: str, sort: Sort, page: int) -> Pro
         found = [each for each in found if part in each.name]
     page, pages, rows = paged(found, page)
     listed = [snapshot.row(each) for each in rows]
-    return ProjectList(VERSION, text, sort, page, pages, len(found), listed)
+    return ProjectListing(VERSION, text, sort, page, pages, len(found), listed)
 
 
 _FILE_ORDERS: Mapping[Sort, Callable[[File], Any]] = {
@@ -322,7 +322,7 @@ _FILE_ORDERS: Mapping[Sort, Callable[[File], Any]] = {
 
 
 def list_files(
-    snapshot: Snapshot, project: Project, sort: Sort, page: int
+    snapshot: Snapshot, project: CachedProject, sort: Sort, page: int
 ) -> tuple[int, int, Sequence[File]]:
     """Return a page of the files of a project, as :func:`paged` does; in a thread."""
     files = [(path, snapshot.files[path]) for path in project.paths]
@@ -371,11 +371,11 @@ class Inventory:
                 raise BeingCounted from None
             return self._latest
 
-    async def projects(self, search: str, sort: Sort, page: int) -> ProjectList:
+    async def projects(self, search: str, sort: Sort, page: int) -> ProjectListing:
         """Return a page of the cached projects."""
         return find_projects(await self.snapshot(), search, sort, page)
 
-    async def files(self, name: str, sort: Sort, page: int) -> FileList | None:
+    async def files(self, name: str, sort: Sort, page: int) -> FileListing | None:
         """
         Return a page of the files of a project; ``None`` if nothing of it is cached.
 
@@ -404,7 +404,7 @@ class Inventory:
             )
             for path, file in shown
         ]
-        return FileList(
+        return FileListing(
             version=VERSION,
             project=name,
             sort=sort,

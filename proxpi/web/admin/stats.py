@@ -57,7 +57,7 @@ class Process(msgspec.Struct, frozen=True):
     memory_bytes: int | None
 
 
-class State(msgspec.Struct, frozen=True):
+class ServiceState(msgspec.Struct, frozen=True):
     """Whether proxpi serves, as a level and in words."""
 
     level: Level
@@ -169,7 +169,7 @@ class EvictedRow(msgspec.Struct, frozen=True):
     at: str | None
 
 
-class Cache(msgspec.Struct, frozen=True):
+class CacheUsage(msgspec.Struct, frozen=True):
     """The cache folder; `evicted`: files since the start."""
 
     folder: str
@@ -204,7 +204,7 @@ class Document(msgspec.Struct, frozen=True):
 
     version: int
     proxpi: Process
-    state: State
+    state: ServiceState
     traffic: Periods
     history: Charts
     indexes: list[IndexRow]
@@ -212,7 +212,7 @@ class Document(msgspec.Struct, frozen=True):
     downloads: list[DownloadRow]
     prefetching: Prefetching
     problems: list[ProblemRow]
-    cache: Cache
+    cache: CacheUsage
     excluded_files: int
     excluded: list[ExcludedRow]
     advisories: dict[str, Any] | None
@@ -307,7 +307,7 @@ def state(
     writable: bool,
     problems: int,
     day: Totals,
-) -> State:
+) -> ServiceState:
     """
     Say whether proxpi serves.
 
@@ -344,7 +344,7 @@ def state(
         parts.append(f"{quantities.percent(ratio)} of requests from the cache in the last 24 hours")
     if day.saved_bytes:
         parts.append(f"{quantities.size(day.saved_bytes)} not downloaded")
-    return State(level, "; ".join(parts))
+    return ServiceState(level, "; ".join(parts))
 
 
 def _reachable(indexes: Sequence[IndexStatus], failing: Sequence[str]) -> Iterator[str]:
@@ -449,9 +449,9 @@ def _excluded(project: str, file: str, exclusion: Exclusion) -> ExcludedRow:
     return ExcludedRow(project, file, exclusion.rule, exclusion.available)
 
 
-def _cache(cache_dir: CacheDir, snapshot: Snapshot | None) -> Cache:
+def _cache(cache_dir: CacheDir, snapshot: Snapshot | None) -> CacheUsage:
     quota = cache_dir.quota
-    return Cache(
+    return CacheUsage(
         folder=os.fsencode(cache_dir.folder).decode("utf-8", "backslashreplace"),
         used_bytes=quota.used,
         capacity_bytes=quota.capacity,
