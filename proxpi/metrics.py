@@ -140,7 +140,7 @@ PREFETCH_BYTES = _counter(
 #: ``rule``: deny, advisory, allow, age. A file is counted once for each.
 EXCLUDED = _counter("files_excluded", "Files that rules have excluded from pages.", "rule")
 CACHE_BYTES = Gauge(
-    "proxpi_cache_bytes", "Bytes of files in the cache folder, unfinished ones included."
+    "proxpi_cache_bytes", "Bytes of files in the cache folder, and those reserved for downloads."
 )
 CACHE_CAPACITY = Gauge(
     "proxpi_cache_capacity_bytes", "Bytes of files that the cache folder may hold."
