@@ -144,7 +144,10 @@ class Downloads:
                     raise
         except UpstreamFailed as error:
             return self._cached.open_outdated(reference, error)
-        file = self._cache_dir.open(reference, fetched=True) if reader.complete else None
+        if not reader.complete:
+            return reader
+        # Its use was counted with those of all readers.
+        file = self._cache_dir.open(reference, fetched=True, used=False)
         if file is None:
             return reader
         reader.close()
@@ -266,8 +269,13 @@ class Downloads:
             raise
         source = None
         if spool.followed:
+            if uncached is None and reference.cache_path is not None:
+                self._cache_dir.eviction_index.use(reference.cache_path, spool.followers)
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
-                source = uncached.share() if uncached else self._cache_dir.open(reference)
+                if uncached is None:
+                    source = self._cache_dir.open(reference, used=False)
+                else:
+                    source = uncached.share()
         spool.complete(source)
         self._cached.invalidate(reference)
         if uncached is None:

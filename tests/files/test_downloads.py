@@ -72,6 +72,24 @@ class Joined(MirrorCase):
                     self.assert_bytes(self.result(one))
                 self.delete()
 
+    def test_uses(self) -> None:
+        """Each client of a download is one use of the file, however small or large."""
+        for stream in (False, True):
+            for data in (DATA, LARGE):
+                self.build(stream=stream)
+                self.listed(reply := slow(data), data=data)
+                asked = [self.fetch() for _ in range(3)]
+                reply.bring(data[:1])
+                readings = [self.read(each) for each in asked] if stream and data is LARGE else []
+                self.finish(reply, 1, data)
+                for reading in readings:
+                    self.assert_read(reading, data)
+                for each in asked if not readings else ():
+                    self.assert_bytes(self.result(each), data)
+                _, (file,) = self.cache_dir.eviction_index.snapshot()
+                assert file.uses == 3, (stream, len(data))
+                self.delete()
+
     def test_no_descriptor_while_waiting(self) -> None:
         """A download that waits for its response holds no descriptor."""
         for stream in (False, True):
