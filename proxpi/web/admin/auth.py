@@ -2,18 +2,20 @@
 
 A request carries the token as ``Authorization: Bearer``, as a Basic password (with any user name),
 or has the cookie that the login form sets. The cookie is an expiry time under an HMAC (RFC 2104)
-whose key is derived from the token: proxpi stores no sessions, and another token ends all of them.
+whose key is random: proxpi stores no logins, and a restart ends all of them.
 
-A *try* is a request with a token, password or cookie. The response to a wrong one is delayed: its
-address waits :data:`FIRST_DELAY` seconds, and twice as long after each further one. Meanwhile no
-try of that address is evaluated, so that parallel ones gain nothing. Other addresses are not
-affected.
+A *try* is a request with a token or password. The response to a wrong one is delayed: its address
+waits :data:`FIRST_DELAY` seconds, and twice as long after each further one. Meanwhile no try of
+that address is evaluated, so that parallel ones gain nothing. Other addresses are not affected. A
+cookie is no try, since nothing that a client guesses signs one: a login still counts while another
+client of the same address is delayed.
 """
 
 from __future__ import annotations
 
 import hmac
 import math
+import os
 import re
 from base64 import b64decode
 from collections import OrderedDict
@@ -42,7 +44,7 @@ MAX_DELAYED = 32
 
 MISSING = "The admin token is needed here."
 WRONG = "The admin token is wrong."
-EXPIRED = "The login has expired."
+EXPIRED = "The login has expired, or proxpi was restarted."
 
 _COOKIE_VALUE = re.compile(rb"([0-9]{1,12})\.([0-9a-f]{64})")
 
@@ -68,9 +70,8 @@ class AdminToken:
         """
         :param wall: gives the seconds since the epoch
         """
-        secret = token.encode()
-        self._digest = sha256(secret).digest()
-        self._key = hmac.digest(secret, b"proxpi login cookie", "sha256")
+        self._digest = sha256(token.encode()).digest()
+        self._key = os.urandom(32)
         self._wall = wall
 
     def accepts(self, token: bytes) -> bool:
@@ -80,15 +81,12 @@ class AdminToken:
         expiry = b"%d" % (self._wall() + SESSION)
         return expiry + b"." + self._signature(expiry)
 
-    def expiry(self, cookie: bytes) -> float | None:
-        """Return the seconds since the epoch at which a cookie expires; ``None``: a forged one."""
+    def accepts_cookie(self, cookie: bytes) -> bool:
+        """Return whether a cookie is one of this process, and has not expired."""
         match = _COOKIE_VALUE.fullmatch(cookie)
         if match is None or not hmac.compare_digest(self._signature(match[1]), match[2]):
-            return None
-        return float(match[1])
-
-    def is_current(self, expiry: float) -> bool:
-        return self._wall() < expiry
+            return False
+        return self._wall() < float(match[1])
 
     def _signature(self, expiry: bytes) -> bytes:
         return hmac.digest(self._key, expiry, "sha256").hex().encode()
@@ -166,19 +164,11 @@ class Authentication:
         :raises TriesSlowed: if it is not evaluated
         """
         token, cookie = _bearer_or_password(request), login_cookie(request)
-        if token is None and cookie is None:
-            raise Unauthorized(MISSING)
-        client = request.client_address
-        self._tries.require_no_delay(client)
-        if token is not None and self._token.accepts(token):
+        if cookie is not None and self._token.accepts_cookie(cookie):
             return
-        expiry = None if cookie is None else self._token.expiry(cookie)
-        if expiry is not None and self._token.is_current(expiry):
-            return
-        if expiry is not None and token is None:
-            raise Unauthorized(EXPIRED)
-        await self._tries.fail(client)
-        raise Unauthorized(WRONG)
+        if token is None:
+            raise Unauthorized(MISSING if cookie is None else EXPIRED)
+        await self._require_right(token, request.client_address)
 
     async def log_in(self, token: str, client: str) -> bytes:
         """
@@ -187,11 +177,14 @@ class Authentication:
         :raises Unauthorized: for a wrong one, after the delay
         :raises TriesSlowed: if it is not evaluated
         """
+        await self._require_right(token.encode("utf-8", "replace"), client)
+        return self._token.new_cookie()
+
+    async def _require_right(self, token: bytes, client: str) -> None:
         self._tries.require_no_delay(client)
-        if not self._token.accepts(token.encode("utf-8", "replace")):
+        if not self._token.accepts(token):
             await self._tries.fail(client)
             raise Unauthorized(WRONG)
-        return self._token.new_cookie()
 
 
 def _bearer_or_password(request: Request) -> bytes | None:
@@ -216,7 +209,7 @@ def _bearer_or_password(request: Request) -> bytes | None:
 
 
 def login_cookie(request: Request) -> bytes | None:
-    """Return the first cookie of a login (RFC 6265); each further one would be a try."""
+    """Return the first cookie of a login (RFC 6265)."""
     for line in request.requestHeaders.getRawHeaders(b"Cookie") or []:
         for pair in line.split(b";"):
             name, _, value = pair.strip().partition(b"=")

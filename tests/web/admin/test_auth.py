@@ -160,11 +160,6 @@ class Given(AuthCase):
             (
                 *(bearer(TOKEN[:-1]), bearer(TOKEN + "x"), bearer(TOKEN.upper()), basic("x:y")),
                 *(bearer("é" * 8), basic(f"{TOKEN}:"), basic(f"x:{TOKEN}:"), bearer("a b")),
-                *(
-                    "Cookie: proxpi-admin=",
-                    "Cookie: proxpi-admin=x",
-                    f"Cookie: proxpi-admin={TOKEN}",
-                ),
             )
         ):
             peer = IPv4Address("TCP", f"192.0.2.{number + 100}", 1)
@@ -228,7 +223,7 @@ class Login(AuthCase):
         assert guess.answer() is None, "an old cookie makes no token free to guess"
 
     def test_forged(self) -> None:
-        """A cookie with another time, signature or form does not admit."""
+        """A cookie with another time, signature or form does not admit, at once."""
         name, _, value = self.cookie().partition("=")
         expiry, _, signature = value.partition(".")
         last = "0" if signature[-1] != "0" else "1"
@@ -238,19 +233,16 @@ class Login(AuthCase):
             *(f"{value}.", f" {value}", f'"{value}"', f"{expiry}.{signature[:-1]}", expiry, "."),
             *(f"{expiry}é.{signature}", "9" * 5000, f"{'9' * 5000}.{signature}"),
         ):
-            self.clock.advance(10_000)
-            exchange = self.begin(f"Cookie: {name}={forged}")
-            assert exchange.answer() is None, forged
-            self.clock.advance(1)
-            assert exchange.response().status == 401, forged
+            assert self.change(f"Cookie: {name}={forged}").status == 401, forged
+        assert self.change(f"Cookie: {name}=", f"Cookie: {name}={value}").status == 401
+        assert self.change(bearer()).status == 200, "none of them is a try"
 
     def test_after_a_restart(self) -> None:
-        """A cookie outlives a restart, but not the token of which it was made."""
+        """A restart ends the logins: the key of the cookies is random, not made of the token."""
         cookie = f"Cookie: {self.cookie()}"
         self.build(token=TOKEN, wall=lambda: self.wall)
-        assert self.change(cookie).status == 200
-        self.build(token=TOKEN + "2", wall=lambda: self.wall)
-        assert self.change(cookie, within=1).status == 401
+        response = self.change(cookie)
+        assert (response.status, auth.EXPIRED in response.text) == (401, True)
 
     def test_logout(self) -> None:
         """The button to log out has the browser drop the cookie."""
@@ -305,15 +297,16 @@ class Slowed(AuthCase):
 
     def test_parallel(self) -> None:
         """During a delay no further try of the address is evaluated, not even the right token."""
-        first = self.begin(WRONG)
+        cookie, first = f"Cookie: {self.cookie()}", self.begin(WRONG)
         self.clock.advance(0.25)
-        for header in (WRONG, bearer(), f"Cookie: {self.cookie()}"):
+        for header in (WRONG, bearer()):
             response = self.begin(header).response()
             assert (response.status, response.headers["retry-after"]) == (503, "1"), header
         login = self.connect(peer=ELSEWHERE)
         login.ask("POST", "/admin/login", *BROWSER, body=f"token={TOKEN}")
         assert login.response().status == 503
         assert self.begin().response().status == 401, "without a token it is no try"
+        assert self.begin(cookie).response().status == 200, "a login is not locked out"
         assert first.answer() is None
         self.clock.advance(0.75)
         assert first.response().status == 401
@@ -420,8 +413,8 @@ def test_network(client: str, key: str) -> None:
 
 
 def test_keys() -> None:
-    """Another token signs with another key, and shows neither itself nor its digest."""
-    first, second = (AdminToken(token, lambda: 1e9) for token in (TOKEN, "another-token"))
-    assert first.expiry(second.new_cookie()) is None
-    assert first.expiry(first.new_cookie()) == 1e9 + auth.SESSION
+    """Each process signs with a key of its own, and shows neither that nor the token."""
+    first, second = (AdminToken(TOKEN, lambda: 1e9) for _ in range(2))
+    assert first.accepts_cookie(first.new_cookie())
+    assert not first.accepts_cookie(second.new_cookie())
     assert TOKEN not in repr(first)
