@@ -78,7 +78,10 @@ def _shortened(text: str) -> str:
 
 @attrs.frozen
 class Problem:
-    """A problem as it was noted last; `first` and `last` are seconds since the epoch."""
+    """A problem as it was noted last; `first` and `last` are seconds since the epoch.
+
+    :ivar degrades: whether it degrades the service; any client can cause one that does not
+    """
 
     text: str
     consequence: str
@@ -86,6 +89,7 @@ class Problem:
     count: int
     first: float
     last: float
+    degrades: bool = True
 
 
 @attrs.define(eq=False)
@@ -114,6 +118,8 @@ class Problems:
         consequence: str = "",
         remedy: str = "",
         level: LogLevel = LogLevel.warn,
+        *,
+        degrades: bool = True,
     ) -> bool:
         """Note a problem; return whether it was logged."""
         now, wall = self._seconds(), self.wall()
@@ -121,7 +127,7 @@ class Problems:
         with self._lock:
             old = self._known.pop(key, None)
             first, count = (old.first, old.count + 1) if old else (wall, 1)
-            self._known[key] = Problem(text, consequence, remedy, count, first, wall)
+            self._known[key] = Problem(text, consequence, remedy, count, first, wall, degrades)
             if len(self._known) > MOST:
                 oldest = next(iter(self._known))
                 del self._known[oldest]

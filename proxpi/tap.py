@@ -309,6 +309,7 @@ def build(
             inventory=inventory,
             cache_dir=cache_dir,
             problems=problems,
+            waiting=lambda: site.waiting,
             downloads=mirror.downloads,
             prefetching=lambda: chain(*(each.under_way for each in prefetchers.values())),
             exclusions=exclusions,

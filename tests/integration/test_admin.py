@@ -14,7 +14,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/htm
 
 
 def test_token(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """The token lets in, its login outlives a restart, and no line, page or metric has it."""
+    """The token lets in, its login ends with the process, and no line, page or metric has it."""
     fake_index.add(make_wheel("demo"))
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
@@ -33,14 +33,15 @@ def test_token(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -
     replies.append(proxy.request("POST", "/admin/login", FORM, body))
     cookie = replies[-1].headers["set-cookie"].partition(";")[0]
     replies += [proxy.get(path) for path in ("/", "/stats", "/metrics", "/admin/login")]
+    form = "POST", "/admin/forget-project", FORM | {"Cookie": cookie}, b"project=demo"
+    forget = proxy.request(*form)
+    assert forget.status == 303
+    replies.append(proxy.get(forget.headers["location"].removeprefix("..")))
+    assert "demo is forgotten." in replies[-1].text
     proxy.stop()
     again = start_proxy(fake_index, **settings)
-    forget = again.request(
-        "POST", "/admin/forget-project", FORM | {"Cookie": cookie}, b"project=demo"
-    )
-    assert forget.status == 303
-    replies.append(again.get(forget.headers["location"].removeprefix("..")))
-    assert "demo is forgotten." in replies[-1].text
+    replies.append(again.request(*form))
+    assert replies[-1].status == 401
     again.stop()
     assert "wrong admin token from 127.0.0.1; tries of this address are slowed" in proxy.output
     shown = [reply.text + str(reply.headers) for reply in replies] + [proxy.output, again.output]

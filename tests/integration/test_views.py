@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -161,7 +162,7 @@ def test_locks(side: Side) -> None:
 
 def test_lines_of_clients(side: Side) -> None:
     """The page at ``/`` has the lines of clients for each view."""
-    page = side.proxy.get("/").text
+    page = re.sub("<[^>]*>", "", side.proxy.get("/").text)
     for view in ("", "cu126/", "cpu/"):
         assert f"--index-url {side.proxy.origin}/{view}index/" in page
         assert f"--default-index {side.proxy.origin}/{view}index/" in page

@@ -98,6 +98,7 @@ def document(hostile: str = HOSTILE) -> dict[str, Any]:
             {"name": "default", "indexes": ["root", "internal"]},
             {"name": "cu126", "indexes": ["root"]},
         ],
+        "waiting": 3,
         "downloads": [
             download,
             {**download, "file": "scipy.whl", "size": None, "waiting": 1, "background": True},

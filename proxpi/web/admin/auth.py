@@ -139,6 +139,7 @@ class FailedTries:
             f"wrong admin token from {client}",
             "tries of this address are slowed",
             "if it is a reverse proxy, name it in PROXPI_TRUSTED_PROXIES",
+            degrades=False,
         )
         if self._delayed >= MAX_DELAYED:
             raise TriesSlowed(delay)

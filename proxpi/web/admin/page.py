@@ -170,6 +170,7 @@ def _templates() -> Environment:
         "figure": lambda value, kind: quantity[kind](value),
         "files": _counted("file"),
         "projects": _counted("project"),
+        "requests": _counted("request waits", "requests wait"),
         "query": lambda fields: f"?{urlencode(fields)}",
         "title": _title,
         "until": pass_context(_until),

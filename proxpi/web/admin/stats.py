@@ -209,6 +209,7 @@ class Document(msgspec.Struct, frozen=True):
     history: Charts
     indexes: list[IndexRow]
     views: list[ViewRow]
+    waiting: int
     downloads: list[DownloadRow]
     prefetching: Prefetching
     problems: list[ProblemRow]
@@ -223,6 +224,7 @@ class Document(msgspec.Struct, frozen=True):
 class Statistics:
     """Makes the document.
 
+    :ivar waiting: gives the number of requests that wait for an upstream
     :ivar downloads: gives those under way; `prefetching`: the projects of requests under way
     :ivar advisories: gives the status of the advisories, if they count
     :ivar folder_reason: a sentence that says why the cache folder cannot be read, if so
@@ -237,6 +239,7 @@ class Statistics:
     inventory: Inventory
     cache_dir: CacheDir
     problems: Iterable[Problem]
+    waiting: Callable[[], int]
     downloads: Callable[[], Iterable[DownloadStatus]]
     prefetching: Callable[[], Iterable[str]]
     exclusions: Exclusions
@@ -270,7 +273,7 @@ class Statistics:
                 statuses,
                 unreadable=unreadable,
                 writable=self.cache_dir.writable,
-                problems=sum(wall - each.last < RECENT for each in problems),
+                problems=sum(each.degrades and wall - each.last < RECENT for each in problems),
                 day=windows[1],
             ),
             traffic=Periods(*map(_traffic, windows)),
@@ -279,6 +282,7 @@ class Statistics:
             ),
             indexes=[_index(each, snapshot) for each in statuses],
             views=[ViewRow(each.name, each.indexes) for each in self.views],
+            waiting=self.waiting(),
             downloads=[_download(each) for each in self.downloads()],
             prefetching=_prefetching(self.prefetching()),
             problems=[_problem(each) for each in problems],
@@ -327,7 +331,7 @@ def state(
 
     :param unreadable: a sentence that says why the cache folder cannot be read, if so
     :param writable: whether the cache folder took the last file
-    :param problems: how many there were in the last minutes
+    :param problems: how many degraded the service in the last minutes
     """
     failing = [each.name for each in indexes if each.state == "failing"]
     level: Level = "ok"

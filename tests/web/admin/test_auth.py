@@ -356,7 +356,9 @@ class Slowed(AuthCase):
         )
         more = " (1 more since this was last logged)"
         assert log.lines == [line.format(0, ""), line.format(2, more), line.format(4, more)]
-        problems = json.loads(self.get("/stats").body)["problems"]
+        statistics = json.loads(self.get("/stats").body)
+        assert statistics["state"]["level"] == "ok", "any client can send a wrong token"
+        problems = statistics["problems"]
         assert [(each["text"], each["count"]) for each in problems] == [
             ("wrong admin token from 203.0.113.5", 6)
         ]

@@ -194,6 +194,7 @@ class Sections(ProxpiCase):
         text = self.read()
         assert "45 %, 405 MB of 900 MB, 34.2 MB/s from root, 3 clients wait, begun 12 s ago" in text
         assert "scipy.whl ahead of its request 405 MB, 34.2 MB/s from root, 1 client waits" in text
+        assert "3 requests wait for an upstream." in text
         bars = Tags(admin_page.sections(self.document).body.decode()).attributes("progress")
         assert [(bar.get("value"), bar.get("max")) for bar in bars] == [
             ("405000000", "900000000"),

@@ -160,6 +160,16 @@ class Stats(ProxpiCase):
         assert found["problems"][0]["remedy"]
         assert found["problems"][0]["count"] == 1
 
+    def test_waiting(self) -> None:
+        """The document has the number of requests that wait for an upstream."""
+        self.agent.silent.add(f"{INDEX}demo/")
+        client = self.connect()
+        client.ask("GET", "/index/demo/")
+        assert client.answer() is None
+        assert self.document()["waiting"] == 1
+        client.hang_up()
+        assert self.document()["waiting"] == 0
+
     def test_folder_that_refuses_files(self) -> None:
         """A full disk is part of the state until a file is cached again."""
         self.serve("demo-1.0.zip", b"12345")
