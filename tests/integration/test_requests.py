@@ -52,7 +52,8 @@ def exchange(proxy: Proxy, data: bytes, scheme: str = "http", *, end: bool = Tru
 
 
 def read_whole(answer: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Parse one whole response with nothing behind it."""
+    """Parse one whole response with nothing behind it, but perhaps a 100 (RFC 9110 15.2) before."""
+    answer = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     line, _, fields = head.partition(b"\r\n")
     headers = {name.lower(): value for name, value in email.message_from_bytes(fields).items()}
