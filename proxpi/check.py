@@ -1,6 +1,6 @@
-"""The check of ``twistd proxpi --check``: it tries once what a proxy needs, and reports.
+"""The check of ``twistd proxpi --check``: one try of each dependency, and a report.
 
-What :class:`Check` tries lies outside of the process: the cache folder, each index, and each
+The dependencies lie outside of the process: the cache folder, each index, and each
 forward proxy. It uses the parts that a start makes, which send the requests of a start. Nothing is
 served, and nothing is left behind. Each try has the time limits of the settings; all run side by
 side. A try *fails* if proxpi would not work with that; a *warning* names a setting that the

@@ -1,4 +1,4 @@
-"""The history of the traffic, for charts: what was counted in each minute, 5 minutes and hour.
+"""The history of the traffic, for charts: the counts of each minute, 5 minutes and hour.
 
 The metrics of a process begin at zero with each start, and most proxies run without Prometheus. So
 :class:`History` samples :func:`proxpi.metrics.totals` each minute and adds the difference to the
@@ -33,7 +33,7 @@ from proxpi import atomic_files
 from proxpi.metrics import Totals
 from proxpi.single_flight import InThread
 
-#: The beginning of the file; the number is the version of what follows.
+#: The beginning of the file; the number is the version of the rest.
 FORMAT = b"proxpi history 1"
 #: Bytes of the longest file that is read; one with all slots has some 100 KiB.
 LONGEST = 4 << 20
@@ -173,7 +173,7 @@ class History:
         return self._write()
 
     def window(self, seconds: float) -> Totals:
-        """Return what the samples of the last seconds counted, to the step of their slots."""
+        """Return the counts of the last seconds, to the step of their slots."""
         enough = [each for each in self._resolutions if each.step * each.most >= seconds]
         slots = enough[0] if enough else self._month
         count = min(-int(-seconds // slots.step), slots.most)
@@ -185,7 +185,7 @@ class History:
         return slots.series(self._wall(), slots.most)
 
     def sample(self) -> None:
-        """Add what was counted since the last sample."""
+        """Add the counts since the last sample."""
         totals = self._totals()
         more, self._counted = difference(totals, self._counted), totals
         if any(_values(more)):

@@ -3,7 +3,7 @@
 twistd has options for the destination (``--logfile``, ``--syslog``, ``--logger``) and none for
 level and format. Before it makes an observer it asks the application for one: :class:`Logged`, the
 outermost service, provides one that writes to the same destination and drops events below the
-level. (Twisted keeps what is logged before that, and hands it to the observer.)
+level. (Twisted keeps earlier events, and hands them to the observer.)
 
 Lines of the access log outnumber all events, and as an event a line would take longer than the rest
 of its request. So :class:`LogFile` buffers them as text and writes them together, at the latest

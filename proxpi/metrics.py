@@ -164,7 +164,7 @@ ADVISORIES_AGE = Gauge(
 
 @attrs.frozen
 class Totals:
-    """What the counters say of the process so far; requests of kind ``other`` are left out.
+    """The sums of the counters since the start; requests of kind ``other`` are left out.
 
     :ivar from_cache: requests whose response came from the cache: hits, stale and revalidated ones
     :ivar misses: requests that an upstream had to serve, by a redirect or through proxpi

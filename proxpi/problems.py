@@ -1,4 +1,4 @@
-"""Problems: what hinders proxpi from outside, for its log and for the operator's page.
+"""Problems: failures outside of proxpi, for its log and for the operator's page.
 
 A *problem* has a key, such as an index and a kind of error. No part of a key is chosen by clients,
 as the name of a project would be. The log has one line for a problem, with its consequence and its

@@ -652,7 +652,7 @@ class Options(command_line.Options):
 
 
 def _check(settings: Settings) -> int:
-    """Make the parts as for a start, try what they need, and print it; return the exit status."""
+    """Make the parts as for a start, check their dependencies; return the exit status."""
     from twisted.internet import reactor
 
     from proxpi.check import Check, Finding, report

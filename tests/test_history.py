@@ -127,7 +127,7 @@ class HistoryTests(FolderCase):
         assert numbers(process.series("month")) == {0: 7}
 
     def test_earlier_counts(self) -> None:
-        """What the process counted before the history began is none of its."""
+        """The history leaves out the counts before its start."""
         made = History(
             path=None,
             totals=lambda: Totals(requests=9),

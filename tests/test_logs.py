@@ -249,7 +249,7 @@ def test_colors(
 
 
 def test_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What twistd logs of itself at its start and its end is left out; what stops it is not."""
+    """Events of twistd on its start and end are left out; an error that stops it is logged."""
     output = catch(monkeypatch)
     _, observe = served("DEBUG")
     for text in (

@@ -88,7 +88,7 @@ class ProblemsTests(Case):
         assert next(iter(self.problems)).count == 1
 
     def test_remedies(self) -> None:
-        """Each kind of failure of an upstream has a remedy, but what the operator has chosen."""
+        """Each kind of failure of an upstream has a remedy, but for the operator's own choices."""
         assert {
             kind for kind in (*get_args(FailureKind), "folder", "hash") if not upstream_remedy(kind)
         } == {"offline"}

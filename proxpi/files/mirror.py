@@ -302,7 +302,7 @@ class Mirror:
 
     def delete(self, name: str, filename: str) -> Deferred[Removed]:
         """
-        Delete a file and its companions; give a Deferred of what was removed.
+        Delete a file and its companions; give a Deferred of the removed files.
 
         :raises OSError: if a file cannot be removed, at once or by the Deferred
         """

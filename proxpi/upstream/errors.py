@@ -20,8 +20,8 @@ from twisted.web.error import SchemeNotSupported
 from proxpi.simple import urls
 
 T = TypeVar("T")
-#: What failed, in one word, by which failures are counted and problems told apart. Files have more
-#: of them: see :mod:`proxpi.files.fetch`; those of folders have their own.
+#: The kind of a failure, in one word: a label of metrics, and part of a problem's key. Files have
+#: more of them: see :mod:`proxpi.files.fetch`; those of folders have their own.
 FailureKind = Literal[
     "connection",
     "dns",

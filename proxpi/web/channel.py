@@ -277,7 +277,7 @@ class Channel(Protocol):
         sent: int,
         end: Callable[[int], object],
     ) -> None:
-        """Send what the socket did not take of a cached response.
+        """Send the rest of a cached response, which the socket did not take.
 
         :param end: called at its end with the bytes of the body that were not sent
         """

@@ -1,4 +1,4 @@
-"""Trusted reverse proxies: the client's address, and the URL that it used, by what they state.
+"""Trusted reverse proxies: the client's address, and its URL, from their header fields.
 
 ``X-Forwarded-For``, ``-Proto``, ``-Host``, ``-Port`` and ``-Prefix``, or else ``Forwarded`` (RFC
 7239), of a request are read if the peer is trusted, and ignored from any other. A value that is

@@ -308,7 +308,7 @@ def _query_field(request: Request, name: str) -> str:
 
 
 def _list_query(request: Request) -> tuple[str, Sort, int]:
-    """Return what the query of a list says: search, order and number of the page."""
+    """Return search, order and page number from the query of a list."""
     number = _query_field(request, "page")
     page = int(number) if re.fullmatch("[0-9]{1,9}", number) else 1
     return _query_field(request, "search"), sort_of(_query_field(request, "sort")), page

@@ -57,7 +57,7 @@ _SEPARATORS = re.compile("[-_.]+")
 
 
 class BeingCounted(Exception):
-    """The first snapshot is being taken: nothing is known of what is cached."""
+    """The first snapshot is being taken: the contents of the cache are not known yet."""
 
 
 # The documents
@@ -106,7 +106,7 @@ class FileRow(msgspec.Struct, frozen=True):
 
     :ivar host: of its URL, as the folder in the cache folder is called
     :ivar index: whose page lists it; ``None`` if no cached page does
-    :ivar verified: whether its bytes were compared with what its page says
+    :ivar verified: whether its bytes were compared with the digest of its page
     """
 
     file: str
@@ -175,7 +175,7 @@ class CachedProject(msgspec.Struct, eq=False, gc=False):
 class Snapshot:
     """All cached projects, by name and in each order.
 
-    :ivar pages: what was found in the page store, by project; `files`: by cache path
+    :ivar pages: the pages of the page store, by project; `files`: by cache path
     :ivar projects_of: the projects by cache path
     :ivar now: when it was taken, in seconds since the epoch
     """

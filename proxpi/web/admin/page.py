@@ -42,7 +42,7 @@ ASSETS = {
     "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-#: What the page calls the levels of the state.
+#: The names of the levels of the state on the page.
 LEVELS = {"ok": "OK", "degraded": "Degraded", "failing": "Failing"}
 #: Whether changes need no login, or one that the browser lacks, or has.
 Access = Literal["open", "locked", "logged in"]
@@ -180,7 +180,7 @@ def _templates() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Escape what is not printable in texts, but not in markup, which has line ends."""
+    """Escape unprintable characters of texts, but not of markup, which has line ends."""
     plain = isinstance(value, str) and not hasattr(value, "__html__")
     return names.printable(value) if plain else value
 
@@ -190,7 +190,7 @@ def _counted(one: str, many: str = "") -> Callable[[int], str]:
 
 
 def _unbroken(write: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Keep number and unit in one line; write what is not known as a dash."""
+    """Keep number and unit in one line; write an unknown one as a dash."""
 
     def filter_(value: Any) -> str:
         text = _NO_VALUE if value is None else write(value)

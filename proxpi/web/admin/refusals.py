@@ -1,6 +1,6 @@
 """Requests that the admin resource refuses, or that fail: JSON for programs, pages for people.
 
-A browser that sends a form, or opens its URL, gets a page with what a person can do and a way back.
+A browser that sends a form, or opens its URL, gets a page with a remedy and a way back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NO_TOKEN = "PROXPI_ADMIN_TOKEN is not set: there is nothing to log in to."
 SLOWED = "Wrong admin tokens came from this address: it has to wait."
 #: The paths below which errors are JSON.
 JSON_ERRORS = (b"/cache", b"/prefetch", b"/stats/")
-#: What a person can do about an error of a form.
+#: The remedies for errors of forms.
 ADVICE = {
     CROSS_SITE: "Open the admin page of this proxpi and use its buttons. Behind a reverse proxy, "
     "let it pass on the name that the browser uses (nginx: proxy_set_header Host $http_host), or "
@@ -64,7 +64,7 @@ class Refused(Exception):
     text: str
 
 
-#: What :func:`for_error` responds to.
+#: The errors that :func:`for_error` describes.
 ERRORS = (
     *(Refused, Unauthorized, TriesSlowed, BeingCounted),
     *(locks.LockError, UpstreamFailed, OSError),

@@ -1,4 +1,4 @@
-"""The actions of the admin page: what each does, and what the page says of it."""
+"""The actions of the admin page: the effect of each, and its result on the page."""
 
 from __future__ import annotations
 

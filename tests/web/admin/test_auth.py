@@ -1,4 +1,4 @@
-"""The admin token: what needs it, how it is given, the login cookie, and slowed tries."""
+"""The admin token: requests that need it, ways to send it, login cookie, and slowed tries."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class AuthCase(ProxpiCase):
 
 
 class Needed(AuthCase):
-    """What needs the token, and what does not."""
+    """The requests that need the token, and those that do not."""
 
     def test_changes(self) -> None:
         """Each changing request needs the token; without one nothing changes."""

@@ -230,7 +230,7 @@ class Snapshots(Case):
     def test_slow_thread(self) -> None:
         """No request waits long: the first learns that projects are counted, others get the last.
 
-        What a slow thread brings is used.
+        The result of a slow thread is used.
         """
         first = run(self.inventory.snapshot())
         self.clock.advance(DEADLINE)
@@ -327,7 +327,7 @@ class Lists(ProxpiCase):
         assert self.stats("?search=%ff")["total"] == 0
 
     def test_hostile_names(self) -> None:
-        """Files with odd names are listed as what they are, for no project."""
+        """Files with odd names are listed by these names, for no project."""
         odd = f"{HOSTILE}.zip"
         for name in (quote(odd, ""), "a%FF.zip", "ok-1.0.zip"):
             path = self.folder / "h-example" / name

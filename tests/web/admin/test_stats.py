@@ -81,7 +81,7 @@ def test_state(states: str, writable: bool, problems: int, level: str, sentence:
 
 
 def test_state_with_traffic() -> None:
-    """The sentence ends with what the cache saved."""
+    """The sentence ends with the savings of the cache."""
     sentence = stats.state(indexes("rrf"), writable=True, problems=0, day=SERVED).sentence
     assert sentence == (
         "Serving; 2 of 3 indexes reachable (c fails); "
