@@ -28,6 +28,9 @@ def command(introduction: str) -> str:
 DOCUMENTS = ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst"]
 DOCUMENTS += [f"docs/{path.name}" for path in sorted((TOP / "docs").glob("*.rst"))]
 
+#: Files to paste, which tests elsewhere parse or run.
+SNIPPETS = [path for path in sorted((TOP / "docs/ci").rglob("*")) if path.is_file()]
+SNIPPETS += sorted((TOP / "docker").glob("compose*.yaml"))
 
 LINK = re.compile(r"`[^`<]+ <([^`>]+)>`_")
 BLOCK = re.compile(r"\.\. code-block:: (\w+)\n\n((?: +.*\n|\n)+)")
@@ -50,6 +53,27 @@ def test_its_links(name: str) -> None:
     """Each link to a file of this repository leads to one."""
     for target in LINK.findall((TOP / name).read_text()):
         assert "://" in target or ((TOP / name).parent / target).is_file(), target
+
+
+def test_snippets() -> None:
+    """A page links to each snippet, whose first line is a comment."""
+    linked = {
+        ((TOP / name).parent / target).resolve()
+        for name in DOCUMENTS
+        for target in LINK.findall((TOP / name).read_text())
+    }
+    for path in SNIPPETS:
+        assert path.resolve() in linked, path
+        assert path.read_text().startswith(("#", "//")), path
+
+
+def test_blocks_of_snippets() -> None:
+    """Each configuration that the page on CI systems shows is a part of a snippet."""
+    snippets = [path.read_text() for path in SNIPPETS]
+    for language in ("dockerfile", "groovy", "toml", "yaml"):
+        for block in blocks("docs/ci.rst", language):
+            indented = [textwrap.indent(block.strip(), " " * width) for width in range(0, 14, 2)]
+            assert any(text in snippet for text in indented for snippet in snippets), block
 
 
 @pytest.mark.parametrize("name", ["README.rst", "docs/indexes.rst", "docs/rules.rst"])
