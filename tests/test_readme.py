@@ -33,13 +33,13 @@ SNIPPETS = [path for path in sorted((TOP / "docs/ci").rglob("*")) if path.is_fil
 SNIPPETS += sorted((TOP / "docker").glob("compose*.yaml"))
 
 LINK = re.compile(r"`[^`<]+ <([^`>]+)>`_")
-BLOCK = re.compile(r"\.\. code-block:: (\w+)\n\n((?: +.*\n|\n)+)")
+BLOCK = re.compile(r"^( *)\.\. code-block:: (\w+)\n\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 
 
 def blocks(name: str, language: str) -> list[str]:
     """Return the code blocks of a document in one language."""
     found = BLOCK.findall((TOP / name).read_text())
-    return [textwrap.dedent(text) for each, text in found if each == language]
+    return [textwrap.dedent(text) for _, each, text in found if each == language]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -72,7 +72,7 @@ def test_blocks_of_snippets() -> None:
     snippets = [path.read_text() for path in SNIPPETS]
     for language in ("dockerfile", "groovy", "toml", "yaml"):
         for block in blocks("docs/ci.rst", language):
-            indented = [textwrap.indent(block.strip(), " " * width) for width in range(0, 14, 2)]
+            indented = [textwrap.indent(block.rstrip(), " " * width) for width in range(0, 14, 2)]
             assert any(text in snippet for text in indented for snippet in snippets), block
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from groovy_parser.parser import parse_groovy_content
@@ -13,18 +15,24 @@ FOLDER = Path(__file__).parents[2] / "docs/ci"
 #: By file, the schema with which its CI system describes it.
 SCHEMAS = {
     "github-actions.yml": "github-workflows",
+    "gitlab-ci.yml": "gitlab-ci",
     "azure-pipelines.yml": "azure-pipelines",
     "travis.yml": "travis",
 }
+DOCKERFILES = ["build/Dockerfile", "build/secret.Dockerfile"]
+
+
+def check_schema(schema: str, path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--verbose"]
+    command += ["--builtin-schema", f"vendor.{schema}", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not ended.returncode, ended.stdout
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_schema(name: str) -> None:
     """The schema of its CI system accepts each file."""
-    command = [sys.executable, "-m", "check_jsonschema", "--verbose"]
-    command += ["--builtin-schema", f"vendor.{SCHEMAS[name]}", str(FOLDER / name)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not ended.returncode, ended.stdout
+    check_schema(SCHEMAS[name], FOLDER / name)
 
 
 def test_groovy() -> None:
@@ -32,7 +40,27 @@ def test_groovy() -> None:
     parse_groovy_content((FOLDER / "Jenkinsfile").read_text())
 
 
-@pytest.mark.parametrize("name", [*SCHEMAS, "Jenkinsfile"])
+def test_configuration_of_a_runner() -> None:
+    """The runner uses the network and the name that the commands of the page give proxpi."""
+    [runner] = tomllib.loads((FOLDER / "gitlab-runner.toml").read_text())["runners"]
+    page = (FOLDER.parent / "ci.rst").read_text()
+    assert f"docker network create {runner['docker']['network_mode']}\n" in page
+    assert f"--network {runner['docker']['network_mode']} \\\n" in page
+    variables = dict(each.split("=", 1) for each in runner["environment"])
+    assert f"--name {variables['PIP_TRUSTED_HOST']} proxpi\n" in page
+    hosts = {urlsplit(variables[name]).netloc for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")}
+    assert hosts == {f"{variables['PIP_TRUSTED_HOST']}:5000"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((FOLDER.parents[1] / "docker").rglob("compose*.yaml")), ids=str
+)
+def test_compose_schema(path: Path) -> None:
+    """Each compose file is what the specification of compose accepts."""
+    check_schema("compose-spec", path)
+
+
+@pytest.mark.parametrize("name", [*SCHEMAS, "Jenkinsfile", "gitlab-runner.toml", *DOCKERFILES])
 def test_introduction(name: str) -> None:
     """Each file says first where it goes and what to replace."""
     text = (FOLDER / name).read_text()
