@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import nox
 
@@ -57,6 +59,41 @@ def lowest(session: nox.Session) -> None:
     """Run the tests without real processes with the minimum versions of the dependencies."""
     session.install("--resolution=lowest-direct", "--editable=.[dev]")
     session.run("pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Lock the image's dependencies; ``-- --upgrade`` raises their versions, too."""
+    build = Path(session.create_tmp(), "build.in")
+    build.write_text("\n".join(nox.project.load_toml()["build-system"]["requires"]))
+    for name, sources in (
+        ("build-requirements", [str(build)]),
+        ("requirements", ["pyproject.toml"]),
+        ("requirements-s3", ["pyproject.toml", "--extra=s3"]),
+    ):
+        command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
+        command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
+        command += [f"--output-file=docker/{name}.txt", *session.posargs, *sources]
+        _python(session, *command)
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Build and check wheel and source distribution, and write the wheel's bill of materials."""
+    dist, environment, sbom = Path("dist"), Path("build/release"), Path("build/sbom")
+    for folder in (dist, environment, sbom):
+        shutil.rmtree(folder, ignore_errors=True)
+    locked = {"UV_CONSTRAINT": "docker/build-requirements.txt"}
+    session.run(sys.executable, "-m", "build", "--installer=uv", env=locked)
+    built = sorted(str(path) for path in dist.iterdir())
+    _python(session, "twine", "check", "--strict", *built)
+    _python(session, "uv", "venv", "--quiet", str(environment))
+    install = ["uv", "pip", "install", "--quiet", f"--python={environment}"]
+    _python(session, *install, "--require-hashes", "--requirement=docker/requirements.txt")
+    _python(session, *install, "--no-deps", built[0])
+    sbom.mkdir(parents=True)
+    bill = f"tar -c -C {environment} . | {sys.executable} docker/sbom.py > {sbom}/wheel.cdx.json"
+    session.run("sh", "-c", bill, external=True)
 
 
 @nox.session(default=False)

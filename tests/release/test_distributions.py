@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import pytest
 from proxpi import __version__
 
 TOP = Path(__file__).parent.parent.parent
+REQUIREMENTS = TOP / "docker/requirements.txt"
 #: Files that working copies have besides, and that no distribution may have.
 STRAY = ["proxpi.toml", ".env", "cache/page.json", "proxpi/twistd.log", "proxpi/dropin.cache"]
 WHEEL, SDIST = f"proxpi-{__version__}-py3-none-any.whl", f"proxpi-{__version__}.tar.gz"
@@ -40,19 +44,20 @@ def copy(names: list[str], folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def builds(tracked: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return the folders of two builds: of a clean copy, and of one with stray files and modes."""
-    folders = [tmp_path_factory.mktemp("clean"), tmp_path_factory.mktemp("used")]
+    """Return folders with distributions: of a release, and of a build in a used working copy."""
+    released, used = (copy(tracked, tmp_path_factory.mktemp("copy")) for _ in range(2))
     for name in STRAY:
-        (folders[1] / name).parent.mkdir(parents=True, exist_ok=True)
-        (folders[1] / name).write_text("secret")
-    running = []
-    for folder, umask in zip(folders, (0o022, 0o077), strict=True):
-        copy(tracked, folder)
-        (folder / "proxpi/__init__.py").chmod(0o644 & ~umask)
-        command = [sys.executable, "-m", "build", "--no-isolation", str(folder)]
-        running.append(subprocess.Popen(command, umask=umask, stdout=subprocess.DEVNULL))
+        (used / name).parent.mkdir(parents=True, exist_ok=True)
+        (used / name).write_text("secret")
+    (used / "proxpi/__init__.py").chmod(0o600)
+    locked = os.environ | {"UV_CONSTRAINT": "docker/build-requirements.txt"}
+    python = [sys.executable, "-m"]
+    running = [
+        subprocess.Popen([*python, "nox", "--session", "release"], cwd=released),
+        subprocess.Popen([*python, "build", "--installer=uv"], cwd=used, umask=0o077, env=locked),
+    ]
     assert [process.wait() for process in running] == [0, 0]
-    return [folder / "dist" for folder in folders]
+    return [released / "dist", used / "dist"]
 
 
 def metadata(wheel: Path) -> Message:
@@ -93,9 +98,16 @@ def test_version(builds: list[Path]) -> None:
 
 
 def test_description(builds: list[Path]) -> None:
-    """The README is the description, and indexes can render it: ``twine`` has no complaint."""
+    """The description of the wheel is the README, which a release has ``twine`` check."""
     text = metadata(builds[0] / WHEEL).get_payload(decode=True)
     assert text == (TOP / "README.rst").read_bytes()
-    command = [sys.executable, "-m", "twine", "check", "--strict"]
-    command += [str(path) for path in builds[0].iterdir()]
-    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_bill_of_materials(builds: list[Path]) -> None:
+    """A release has the bill of materials of its wheel: the locked dependencies, and no others."""
+    bill = json.loads((builds[0].parent / "build/sbom/wheel.cdx.json").read_text())
+    found = {component["name"]: component["version"] for component in bill["components"]}
+    assert found.pop("proxpi") == __version__
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE))
+    assert found.items() <= pins.items()
+    assert {"twisted", "treq", "klein"} <= found.keys()
