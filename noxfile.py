@@ -17,9 +17,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 # module, hence `loadfile`; `tests/conftest.py` defines the order of the modules.
 _PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=loadfile"]
 _PARALLEL += ["--no-loadscope-reorder"]
-_WITHOUT_PROCESSES = [
-    f"--ignore=tests/{name}" for name in ("integration", "faults", "egress", "browser")
-]
+_WITH_PROCESSES = ["container", "integration", "faults", "egress", "browser"]
+_WITH_PROCESSES += ["deployment", "release"]
+_WITHOUT_PROCESSES = [f"--ignore=tests/{name}" for name in _WITH_PROCESSES]
 
 
 def _python(session: nox.Session, *arguments: str) -> None:

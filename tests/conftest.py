@@ -25,7 +25,18 @@ _HERE = Path(__file__).parent
 #: By which the processes that tests start are told to count the lines that they run.
 _COUNTING = "COVERAGE_PROCESS_CONFIG"
 #: The folders of the tests that start processes.
-_WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress", "browser")]
+_WITH_PROCESSES = [
+    _HERE / folder
+    for folder in (
+        "container",
+        "integration",
+        "faults",
+        "egress",
+        "browser",
+        "deployment",
+        "release",
+    )
+]
 
 
 def _is_alone(item: pytest.Item) -> bool:

@@ -17,7 +17,15 @@ from ctypes.util import find_library
 from pathlib import Path
 
 #: Where programs are in a system, and in an unpacked package.
-_FOLDERS = ["usr/lib/chromium", "usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/squid"]
+_FOLDERS = [
+    "usr/lib/chromium",
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+    "usr/lib/squid",
+    "usr/lib/podman",
+]
 _PLACE = Path(sys.prefix, "debian")
 
 
