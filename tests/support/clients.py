@@ -30,8 +30,7 @@ def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
         XDG_CACHE_HOME=str(home / "cache"),
         XDG_DATA_HOME=str(home / "data"),
         PIP_CONFIG_FILE=os.devnull,
-        NETRC=os.devnull,
-        **variables,
+        **({"NETRC": os.devnull} | variables),
     )
 
 
@@ -72,13 +71,15 @@ class Environment:
         return run([str(self.python), "-c", code], self.folder, environment).strip()
 
 
-def pip_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
+def pip_install(
+    folder: Path, index_url: str, *requirements: str, **variables: str
+) -> tuple[Environment, str]:
     """Install with pip into a new environment; what it wrote includes its HTTP requests."""
     environment = Environment.make(folder / "environment")
     command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "-vvv"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     command += ["--index-url", index_url, *requirements]
-    return environment, run(command, folder, isolated_environment(folder))
+    return environment, run(command, folder, isolated_environment(folder, **variables))
 
 
 def install_pip(folder: Path, requirement: str) -> tuple[str, ...]:
@@ -89,11 +90,13 @@ def install_pip(folder: Path, requirement: str) -> tuple[str, ...]:
     return python, "-m", "pip", "--disable-pip-version-check"
 
 
-def uv_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
+def uv_install(
+    folder: Path, index_url: str, *requirements: str, **variables: str
+) -> tuple[Environment, str]:
     """Install with uv into a new environment; what it wrote includes its HTTP requests."""
     environment = Environment.make(folder / "environment")
     command = [str(Path(sys.executable).with_name("uv")), "--no-config", "--no-cache"]
     command += ["pip", "install", "--verbose", "--python", str(environment.python)]
     command += ["--default-index", index_url, *requirements]
-    variables = isolated_environment(folder, RUST_LOG="uv=debug", NO_COLOR="1")
-    return environment, run(command, folder, variables)
+    variables |= {"RUST_LOG": "uv=debug", "NO_COLOR": "1"}
+    return environment, run(command, folder, isolated_environment(folder, **variables))

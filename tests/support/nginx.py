@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.debian import need
 from tests.support.process import Process, plain_environment
+from tests.support.sockets import reserve_port
 
 #: What nginx sends to proxpi so that proxpi knows the client's address, and the URL that it used.
 FORWARDED = {
@@ -18,7 +18,7 @@ FORWARDED = {
     "X-Forwarded-Host": "$http_host",
 }
 
-_CONFIGURATION = """\
+_MAIN = """\
 daemon off;
 {user}worker_processes 1;
 pid {folder}/nginx.pid;
@@ -31,19 +31,40 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port}{tls};
-        {certificate}
-        location {prefix}/ {{
-            proxy_pass {upstream}/;
-            {headers}
-        }}
+    {site}
+}}
+"""
+_SITE = """\
+server {{
+    listen 127.0.0.1:{port}{tls};
+    {certificate}
+    location {prefix}/ {{
+        proxy_pass {upstream}/;
+        {headers}
     }}
 }}
 """
 
 
-class Nginx(Process):
+class NginxSite(Process):
+    """An nginx with one site that runs while the ``with`` block does.
+
+    :param site: its ``server`` block, which listens on a port that no other process is given
+    """
+
+    def __init__(self, site: str, *, folder: Path) -> None:
+        config = folder / "nginx.conf"
+        user = "user root;\n" if folder.owner() == "root" else ""
+        config.write_text(_MAIN.format(folder=folder, user=user, site=site))
+        command = [need("nginx-light", "nginx"), "-e", "stderr", "-p", str(folder), "-c"]
+        command.append(str(config))
+        super().__init__(command, folder=folder, environment=plain_environment())
+
+    def wait_until_ready(self) -> None:
+        self.wait_for_line(r"start worker process \d+")
+
+
+class Nginx(NginxSite):
     """A reverse proxy that runs while the ``with`` block does.
 
     :param upstream: the origin of the proxpi behind it
@@ -62,33 +83,19 @@ class Nginx(Process):
         certificate: Path | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        # Bound until the end, so that no other process is given the port.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port: int = self._reserved.getsockname()[1]
-        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}{prefix}/"
+        self._reserved, port = reserve_port()
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{port}{prefix}/"
         sent = [f"proxy_set_header {name} {value};" for name, value in (headers or {}).items()]
         key = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};"
-        config = folder / f"nginx-{self.port}.conf"
-        config.write_text(
-            _CONFIGURATION.format(
-                folder=folder,
-                user="user root;\n" if folder.owner() == "root" else "",
-                port=self.port,
-                tls=" ssl" if certificate else "",
-                certificate=key if certificate else "",
-                prefix=prefix,
-                upstream=upstream,
-                headers="\n            ".join(sent),
-            )
+        site = _SITE.format(
+            port=port,
+            tls=" ssl" if certificate else "",
+            certificate=key if certificate else "",
+            prefix=prefix,
+            upstream=upstream,
+            headers="\n        ".join(sent),
         )
-        command = [need("nginx-light", "nginx"), "-e", "stderr", "-p", str(folder), "-c"]
-        command.append(str(config))
-        super().__init__(command, folder=folder, environment=plain_environment())
-
-    def wait_until_ready(self) -> None:
-        self.wait_for_line(r"start worker process \d+")
+        super().__init__(site, folder=folder)
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
         try:

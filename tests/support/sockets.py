@@ -13,6 +13,17 @@ from tests.support.process import GUARD_SECONDS
 from tests.support.proxy import Proxy
 
 
+def reserve_port() -> tuple[socket.socket, int]:
+    """Return a port of 127.0.0.1, bound by a socket until that is closed.
+
+    No other process is given it. A server that sets ``SO_REUSEADDR`` may listen on it.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved, reserved.getsockname()[1]
+
+
 def connect(origin: str, *, receives: int | None = None) -> socket.socket:
     """Connect; the kernel receives so many bytes, if any number, before the client reads."""
     parts = urlsplit(origin)
