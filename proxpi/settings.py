@@ -50,15 +50,20 @@ from proxpi.values import (
 
 _PREFIX, _FILE = "PROXPI_", "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
+_FLASK = f"flask is not what runs proxpi; {_LISTEN}"
 #: Similarity from which on a name is taken for a misspelt one (1: equal).
 _SIMILAR = 0.5
-#: Variables of earlier releases, of the original and of gunicorn, each with its reason.
+#: Variables of earlier releases, and of gunicorn and flask, which run the original, with reasons.
 RETIRED = {
     "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
     "PROXPI_BIND": _LISTEN,
     "PROXPI_HOST": _LISTEN,
     "PROXPI_PORT": _LISTEN,
     "GUNICORN_CMD_ARGS": f"gunicorn is not what runs proxpi; {_LISTEN}",
+    "FLASK_RUN_HOST": _FLASK,
+    "FLASK_RUN_PORT": _FLASK,
+    "FLASK_RUN_CERT": _FLASK,
+    "FLASK_RUN_KEY": _FLASK,
 }
 # Kubernetes sets these for a service that is called proxpi, and Docker for a linked container.
 _PLATFORM = re.compile(
@@ -67,6 +72,8 @@ _PLATFORM = re.compile(
 )
 _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+#: Other names that Python's logging has for levels.
+_LEVEL_ALIASES = {"NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
 _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
 #: Settings that ``[[index]]`` tables take the place of.
@@ -161,6 +168,11 @@ class Given:
 
 def _switch(text: str) -> bool:
     return text.strip().lower() not in _OFF
+
+
+def _level(text: str) -> str:
+    name = text.strip().upper()
+    return one_of(*_LEVELS)(_LEVEL_ALIASES.get(name, name))
 
 
 def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
@@ -407,7 +419,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="logging_level",
         default="INFO",
-        parse=one_of(*_LEVELS),
+        parse=_level,
         accepts="one of " + ", ".join(_LEVELS) + " in any case",
         explains="The least level that is logged: " + ", ".join(_LEVELS) + ".",
     ),

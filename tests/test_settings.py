@@ -177,6 +177,8 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("read_timeout", "0|0.0", 20.0),
     ("upstream_connections page_limit list_limit", "1", 1),
     ("logging_level", " warning", "WARNING"),
+    ("logging_level", "warn", "WARNING"),
+    ("logging_level", "FATAL", "CRITICAL"),
     ("slow_download", "Stream", "stream"),
     ("allow_hosts", "Files.Corp., a", ("files.corp", "a")),
     ("allow_hosts", "10.0.0.1,[fd00::1]", ("10.0.0.1/32", "fd00::1/128")),

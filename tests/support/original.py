@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.clients import run
 from tests.support.process import Process, plain_environment
 from tests.support.proxy import Reply, request
 
@@ -51,6 +52,12 @@ def _install(folder: Path) -> None:
     install = [uv, "pip", "install", "--quiet", "--python", str(made / "bin" / "python")]
     subprocess.run([*install, f"proxpi=={RELEASE}", "gunicorn"], check=True)
     made.replace(folder)
+
+
+def run_original(code: str, settings: Mapping[str, str]) -> str:
+    """Run Python code beside the original; return what it wrote, its errors included."""
+    environment = plain_environment(HOME=str(_PLACE)) | {**settings}
+    return run([str(python()), "-c", code], _PLACE, environment)
 
 
 class Original(Process):
