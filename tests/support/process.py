@@ -34,12 +34,20 @@ class Process:
 
     ``command`` runs in `folder`, with exactly this environment. A failure of the block has the
     output as a note.
+
+    :param descriptors: open files of this process that the program inherits
     """
 
     def __init__(
-        self, command: Sequence[str], *, folder: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.command, self.folder, self.environment = command, folder, environment
+        self._inherited = descriptors
         self._lines: list[str] = []
         self._rest = b""
         self._more = threading.Condition()
@@ -57,6 +65,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
+            pass_fds=self._inherited,
         )
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()

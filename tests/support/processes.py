@@ -47,6 +47,7 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
             *options: str,
             within: Sequence[str] = (),
             listens: bool = True,
+            descriptors: Sequence[int] = (),
             **variables: object,
         ) -> Proxy:
             given: dict[str, object] = {"download_timeout": 30}
@@ -59,6 +60,7 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
                 for name, value in (given | variables).items()
             }
             keywords: dict[str, Any] = {"folder": folder, "listens": listens, "within": within}
+            keywords["descriptors"] = descriptors
             return stack.enter_context(Proxy(environment, options, **keywords))
 
         yield start

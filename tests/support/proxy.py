@@ -88,11 +88,17 @@ class Proxy(Process):
         folder: Path,
         listens: bool = True,
         within: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
     ) -> None:
         environment = plain_environment(HOME=str(folder), TMPDIR=str(folder)) | measured()
         environment["PROXPI_LISTEN"] = "tcp:0:interface=127.0.0.1"
         command = [*within, TWISTD, "-n", "--pidfile=", "proxpi", *options]
-        super().__init__(command, folder=folder, environment=environment | {**(settings or {})})
+        super().__init__(
+            command,
+            folder=folder,
+            environment=environment | {**(settings or {})},
+            descriptors=descriptors,
+        )
         self._listens = listens
         self.origin = self.url = ""
 
