@@ -14,11 +14,18 @@ import stat
 import sys
 from collections.abc import Sequence
 
+from twisted.logger import Logger
+
 USER = 1000
 #: Folders of the system: a cache folder among them is a mistake, and stays as it is.
-_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
+_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr")
 #: Folders that have the cache folder in them, or volumes.
-_PARENTS = ("", "home", "media", "mnt", "opt", "root", "srv", "tmp", "var", "var/cache", "var/lib")
+_PARENTS = ("", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp")
+_PARENTS += ("var", "var/cache", "var/lib")
+
+_FAILED = "{path} cannot be given to the user {user}: {why}"
+# proxpi writes the events to its log, in its format, once it has one.
+_log = Logger(namespace="proxpi")
 
 
 def main() -> None:
@@ -73,7 +80,9 @@ def give(folder: str, user: int = USER) -> bool:
     path = os.path.realpath(folder)
     relative = path.strip("/")
     if relative in _PARENTS or relative.partition("/")[0] in _SYSTEM:
-        _say(f"PROXPI_CACHE_DIR={folder!r} is a folder of the system: it keeps its owner")
+        _log.warn(
+            "PROXPI_CACHE_DIR={path} is a folder of the system: it keeps its owner", path=path
+        )
         return True
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -82,55 +91,50 @@ def give(folder: str, user: int = USER) -> bool:
     try:
         if _is_given(descriptor, user):
             return True
-        _say(f"giving {path} and all in it to the user {user}, once")
-        _give_folder(descriptor, os.fstat(descriptor).st_dev, user)
+        _give_all(descriptor, user)
+        _log.info("{path} and all in it now belong to the user {user}", path=path, user=user)
     except PermissionError as error:
-        _say(f"{path} cannot be given to the user {user} ({error.strerror}): proxpi runs as root")
+        _log.warn(f"{_FAILED}: proxpi runs as root", path=path, user=user, why=error.strerror)
         return False
     except OSError as error:
-        _say(f"{path} cannot be given to the user {user}: {error.strerror}")
+        _log.warn(_FAILED, path=path, user=user, why=error.strerror)
     finally:
         os.close(descriptor)
     return True
 
 
 def _is_given(folder: int, user: int) -> bool:
-    """Whether an earlier start has finished: children come before the folder that has them."""
-    owners = {entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(folder)}
-    return owners | {os.fstat(folder).st_uid} == {user}
-
-
-def _give_folder(folder: int, device: int, user: int) -> None:
-    """Give an open folder, after all in it; other file systems in it keep their owners."""
+    """Whether an earlier start has finished: it gives the folder last, and the rest in order."""
+    device = os.fstat(folder).st_dev
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
-        try:
-            _give(name, folder, device, user)
-        except FileNotFoundError:
-            pass  # another container uses the folder
-    if os.fstat(folder).st_uid != user:
-        os.chown(folder, user, user)
+        found = [os.fstat(folder), *(entry.stat(follow_symlinks=False) for entry in entries)]
+    return {status.st_uid for status in found if status.st_dev == device} == {user}
 
 
-def _give(name: str, parent: int, device: int, user: int) -> None:
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if status.st_dev != device:
-        return
-    if stat.S_ISDIR(status.st_mode):
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        folder = os.open(name, flags, dir_fd=parent)
-        try:
-            _give_folder(folder, device, user)
-        finally:
-            os.close(folder)
-    elif status.st_uid != user:
-        # The change of the owner changes the ctime, so that proxpi reads the file again.
-        os.chown(name, user, user, dir_fd=parent, follow_symlinks=False)
+def _give_all(folder: int, user: int) -> None:
+    """Give an open folder; each folder in it follows what is in that one."""
+    device = os.fstat(folder).st_dev
 
+    def is_given(name: str, parent: int) -> bool:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if status.st_dev != device:
+            return False
+        if status.st_uid != user:  # otherwise proxpi would verify the file again, by its ctime
+            os.chown(name, user, user, dir_fd=parent, follow_symlinks=False)
+        return True
 
-def _say(text: str) -> None:
-    print(f"proxpi: {text}", file=sys.stderr, flush=True)
+    def fail(error: OSError) -> None:
+        raise error
+
+    for name in os.listdir(folder):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if status.st_dev == device and stat.S_ISDIR(status.st_mode):
+            for _, folders, files, parent in os.fwalk(name, dir_fd=folder, onerror=fail):
+                folders[:] = [each for each in folders if is_given(each, parent)]
+                for each in files:
+                    is_given(each, parent)
+        is_given(name, folder)
+    os.chown(folder, user, user)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from proxpi.gunicorn import translated
+
+ENTRYPOINT = "/opt/proxpi/entrypoint.py"
 #: Seconds for each step; the image allows 5 for all.
 TIMEOUT = 3.0
 #: Where to connect to for all addresses, by the kind of endpoint or by its interface.
@@ -38,21 +39,23 @@ def arguments() -> list[str]:
     """Return the command line of proxpi, which is not the first process beside an init."""
     for process in sorted(filter(str.isdecimal, os.listdir("/proc")), key=int):
         try:
-            line = Path("/proc", process, "cmdline").read_bytes().decode(errors="replace")
+            with open(f"/proc/{process}/cmdline", errors="replace") as file:
+                words = file.read().split("\0")
         except OSError:  # it has ended
             continue
-        if "/opt/proxpi/entrypoint.py" in (words := line.split("\0")):
-            return words
+        if ENTRYPOINT in words:
+            return words[words.index(ENTRYPOINT) + 1 :]
     return []
 
 
 def listens(words: Sequence[str], otherwise: str) -> str:
     """Return the first endpoint string of a command line."""
-    for number, word in enumerate(words):
+    options, _ = translated(words)
+    for number, word in enumerate(options):
         if word.startswith("--listen="):
             return word.partition("=")[2]
         if word == "--listen":
-            return "".join(words[number + 1 : number + 2])
+            return "".join(options[number + 1 : number + 2])
     return otherwise
 
 
@@ -82,6 +85,8 @@ def ask(endpoint: str) -> str:
         raise ValueError("there is no health check of such an endpoint; start without it")
     with connection:
         if kind == "ssl":
+            import ssl  # most containers do without
+
             # The certificate is for names that clients use, not for this address.
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -8,57 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
+import attrs
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from proxpi import __version__
+from proxpi import __version__, gunicorn
 from proxpi.settings import SETTINGS, Setting, Settings, setting
 from proxpi.values import SettingsError
 
 _LISTEN = setting("listen")
 
-#: Options of gunicorn, which ran the program that proxpi replaces.
-_GUNICORN = re.compile(
-    r"-[bktw].*|(--(access-?log\w*|backlog|bind|certfile|error-?log\w*|graceful-timeout|"
-    r"keep-alive|keyfile|log-(config|file|level)|max-requests(-jitter)?|preload|reload|threads|"
-    r"timeout|worker-(class|connections|tmp-dir)|workers))(=.*)?"
-)
-#: ``HOST:PORT`` as gunicorn has it: a host with a dot, ``localhost`` or none.
-_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)(\d+)")
 #: A value that looks like the next option.
 _NEXT_OPTION = re.compile(r"--|-[A-Za-z]")
-
-
-def _endpoint(address: str) -> str | None:
-    """Translate an address of gunicorn to an endpoint string; ``None`` if it is none."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None:
-        return address if address.startswith("unix:") else None
-    ipv6, host, port = match.groups("")
-    interface = (ipv6 or host).replace("localhost", "127.0.0.1").replace(":", r"\:")
-    one = "" if interface in ("", "0.0.0.0", r"\:\:") else f":interface={interface}"
-    return f"tcp{'6' if ipv6 else ''}:{port}{one}"
-
-
-def _of_gunicorn(arguments: Sequence[str] | None) -> str:
-    """Return the error for options of gunicorn with their replacement; empty without any."""
-    matches = map(_GUNICORN.fullmatch, arguments or ())
-    found = [match[1] or match[0][:2] for match in matches if match]
-    one = len(found) == 1
-    instead = f"leave {'it' if one else 'them'} out"
-    if {"--bind", "-b"} & set(found):
-        bound = re.search(r"(?<!\S)(?:--bind[= ]|-b[= ]?)(\S+)", " ".join(arguments or ()))
-        old = bound[1] if bound and _endpoint(bound[1]) else "0.0.0.0:5000"
-        instead = f"--listen {shlex.quote(str(_endpoint(old)))} is what --bind {old} was"
-        instead += "" if one else "; leave the rest out"
-    what = f"{', '.join(found)} {'is an option' if one else 'are options'} of gunicorn"
-    return f"{what}, which does not run proxpi; {instead}" if found else ""
 
 
 def _needs_value(row: Setting) -> SettingsError:
@@ -83,8 +49,8 @@ def _nearest(error: str) -> str:
 def _misread(endpoint: str, error: Exception) -> str:
     """Return the reason why an endpoint string is not understood."""
     text = " ".join(str(error).split()).rstrip(".")
-    if address := _ADDRESS.fullmatch(endpoint):
-        text = f"write {_endpoint(address[0])}"
+    if meant := gunicorn.endpoint(endpoint):
+        text = f"write {meant}"
     elif isinstance(error, LookupError):
         text = "systemd passed no such socket on"
     elif isinstance(error, TypeError):  # Python's own message on the arguments of a function
@@ -118,6 +84,7 @@ class Options(usage.Options):
     )
 
     settings: Settings
+    _warnings: Sequence[str] = ()
 
     def opt_listen(self, endpoint: str) -> None:
         self.setdefault("listen", []).append(endpoint)
@@ -132,11 +99,14 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the options; raises ``SystemExit`` with one line for a wrong one."""
         try:
+            options, self._warnings = gunicorn.translated(
+                sys.argv[1:] if options is None else options
+            )
             super().parseOptions(options)  # type: ignore[no-untyped-call]
-        except SettingsError as error:
+        except (SettingsError, gunicorn.NotTranslated) as error:
             raise SystemExit(f"proxpi: {error}") from None
         except usage.UsageError as error:
-            raise SystemExit(f"proxpi: {_of_gunicorn(options) or _nearest(str(error))}") from None
+            raise SystemExit(f"proxpi: {_nearest(str(error))}") from None
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
@@ -147,7 +117,9 @@ class Options(usage.Options):
             values = self.get(row.option) or []
             if any(map(_NEXT_OPTION.match, values if row.repeatable else [values or ""])):
                 raise _needs_value(row)
-        self.settings = Settings.read(os.environ, self)
+        settings = Settings.read(os.environ, self)
+        warnings = (*self._warnings, *settings.warnings)
+        self.settings = attrs.evolve(settings, warnings=warnings)
         for endpoint in self.settings.listen:
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening

@@ -67,7 +67,11 @@ def upstream_remedy(kind: str) -> str:
 def disk_remedy(error: OSError) -> str:
     """Return the remedy for a folder that cannot be read or written; empty if none is known."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"let the user with the number {os.geteuid()} write there"
+        user = os.geteuid()
+        return (
+            f"let the user with the number {user} write there (chown -R {user}), or, in a "
+            "container, start it without --user"
+        )
     return _DISK_REMEDIES.get(error.errno or 0, "")
 
 

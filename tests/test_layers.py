@@ -25,6 +25,7 @@ LAYERS = [
     | {
         "access_log",
         "values",
+        "gunicorn",
         "config",
         "settings",
         "metrics",

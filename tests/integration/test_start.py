@@ -97,8 +97,8 @@ def test_bad_options(start_proxy: StartProxy) -> None:
     lines = _refused(start_proxy, "--cache-size", "plenty")
     (line,) = (line for line in lines if "PROXPI_CACHE_SIZE" in line)
     assert "plenty" in line and "accepted" in line
-    [line] = _refused(start_proxy, "--threads", "4", "--bind", "0.0.0.0:5000")
-    assert "--listen tcp:5000" in line
+    [line] = _refused(start_proxy, "--threads", "4", "--bind", "fd://3")
+    assert "--listen=tcp:5000" in line
     [line] = _refused(start_proxy, "--offline", "--listen=tcp:0:interface=127.0.0.1")
     assert "option --offline needs a value, such as --offline=on" in line
 

@@ -1,0 +1,95 @@
+"""Options of gunicorn, which ran the original proxpi, as options of proxpi.
+
+A container of the original is started with them, so proxpi takes them: an address becomes a
+``--listen``, and options without an effect on the responses are left out, each with one warning
+that names what is to be written instead. Those for TLS are refused, since clients would be served
+without it. This module touches nothing, and imports nothing of proxpi: the
+health check of the image uses it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ONE_PROCESS = "one process of proxpi serves all clients"
+_LIMITS = "proxpi has time-outs and limits of its own"
+_LOG = "proxpi writes one log to the standard output (PROXPI_LOGGING_LEVEL, PROXPI_LOG_FORMAT)"
+#: Options without effect, each with its reason.
+_WITHOUT_EFFECT = {
+    **dict.fromkeys(("--preload", "--reload", "--threads", "--workers"), _ONE_PROCESS),
+    **dict.fromkeys(("--worker-class", "--worker-connections", "--worker-tmp-dir"), _ONE_PROCESS),
+    **dict.fromkeys(("--max-requests", "--max-requests-jitter"), _ONE_PROCESS),
+    **dict.fromkeys(("--backlog", "--keep-alive", "--timeout"), _LIMITS),
+    **dict.fromkeys(("--access-logfile", "--access-logformat", "--capture-output"), _LOG),
+    **dict.fromkeys(("--error-logfile", "--log-config", "--log-file", "--log-level"), _LOG),
+    "--graceful-timeout": "--drain-timeout is the option of proxpi",
+}
+_TLS = ("--certfile", "--keyfile")
+_SHORT = {"-b": "--bind", "-k": "--worker-class", "-t": "--timeout", "-w": "--workers"}
+_WITHOUT_VALUE = ("--capture-output", "--preload", "--reload")
+_OPTION = re.compile(r"(--[a-z-]+)(?:=(.*))?|(-[bktw])(.*)", re.DOTALL)
+#: ``HOST:PORT``: a host with a dot, ``localhost`` or none.
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)(\d+)")
+
+
+class NotTranslated(ValueError):
+    """An option that has no equal in proxpi; the text is its line for the operator."""
+
+
+def endpoint(address: str) -> str | None:
+    """Translate an address to an endpoint string of Twisted; ``None`` if it is none."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        return None
+    ipv6, host, port = match.groups("")
+    interface = (ipv6 or host).replace("localhost", "127.0.0.1").replace(":", r"\:")
+    one = "" if interface in ("", "0.0.0.0", r"\:\:") else f":interface={interface}"
+    return f"tcp{'6' if ipv6 else ''}:{port}{one}"
+
+
+def translated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """
+    Return a command line with options of proxpi alone, and a warning for each one of gunicorn.
+
+    :raises NotTranslated: for one that cannot be translated
+    """
+    options, warnings = list[str](), list[str]()
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        match = _OPTION.fullmatch(argument)
+        name = (match[1] or _SHORT[match[3]]) if match else ""
+        if match is None or name not in {"--bind", *_TLS, *_WITHOUT_EFFECT}:
+            options.append(argument)
+            continue
+        value = match[2] if match[1] else match[4] or None
+        has_next = bool(rest) and (rest[0] == "-" or not rest[0].startswith("-"))
+        if value is None and has_next and name not in _WITHOUT_VALUE:
+            value = rest.pop(0)
+        if name in _TLS:
+            raise NotTranslated(
+                f"{name} is an option of gunicorn, which does not run proxpi; "
+                "--listen=ssl:5000:privateKey=KEYFILE:certKey=CERTFILE serves TLS"
+            )
+        written = name if match[1] else match[3]
+        if name == "--bind":
+            listen = _listen(written, value or "")
+            options.append(listen)
+            warnings.append(f"{written} {value} is an option of gunicorn: write {listen}")
+        else:
+            warnings.append(
+                f"{written} is an option of gunicorn and has no effect: {_WITHOUT_EFFECT[name]}; "
+                "leave it out"
+            )
+    return options, warnings
+
+
+def _listen(written: str, address: str) -> str:
+    meant = address if address.startswith("unix:/") else endpoint(address)
+    if meant is None:
+        raise NotTranslated(
+            f"{written}={address!r}, an option of gunicorn: not understood; "
+            "an address with a port is accepted, or --listen=tcp:5000 in its place"
+        )
+    return f"--listen={meant}"
