@@ -18,10 +18,10 @@ from twisted.logger import Logger
 
 USER = 1000
 #: Folders of the system: a cache folder among them is a mistake, and stays as it is.
-_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr")
-#: Folders that have the cache folder in them, or volumes.
-_PARENTS = ("", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp")
-_PARENTS += ("var", "var/cache", "var/lib")
+_SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr"}
+#: Folders that contain volumes, or those of several programs.
+_PARENTS = {"", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp"}
+_PARENTS |= {"var", "var/cache", "var/lib"}
 
 _FAILED = "{path} cannot be given to the user {user}: {why}"
 # proxpi writes the events to its log, in its format, once it has one.

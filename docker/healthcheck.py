@@ -70,7 +70,7 @@ def ask(endpoint: str) -> str:
     request = b"GET /health HTTP/1.0\r\n\r\n"
     if parts[0] == "haproxy":
         del parts[0]
-        request = b"PROXY UNKNOWN\r\n" + request
+        request = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n" + request
     kind, *rest = parts
     keywords = dict(part.split("=", 1) for part in rest if "=" in part)
     if kind == "unix":

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import entrypoint
 import pytest
 from twisted.scripts import twistd
-
-from docker import entrypoint
 
 #: Not the user of the image, which may be somebody here.
 USER = 47573
