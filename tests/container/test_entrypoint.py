@@ -108,6 +108,7 @@ def test_folders_of_the_system(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_link_to_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one of those folders, too."""
     (tmp_path / "cache").symlink_to("/etc")
     monkeypatch.setattr(os, "open", pytest.fail)
     assert entrypoint.give(str(tmp_path / "cache"), USER)

@@ -50,6 +50,7 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_endpoints(endpoints: dict[str, str], kind: str) -> None:
+    """The check passes on every kind of endpoint that a container can listen at."""
     assert healthcheck.ask(endpoints[kind]).split()[1:] == ["200", "OK"]
 
 
