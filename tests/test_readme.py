@@ -86,6 +86,26 @@ def test_configuration_files(name: str, tmp_path: Path) -> None:
         assert Settings.read({}, {"config": str(tmp_path / "proxpi.toml")}).warnings == ()
 
 
+def test_alternatives() -> None:
+    """The page on choosing has all programs that the original's README lists."""
+    text = (TOP / "docs/alternatives.rst").read_text()
+    listed = re.findall(r"^   \* - (.+)$", text, re.MULTILINE)
+    for name in (
+        *(
+            "simpleindex",
+            "bandersnatch",
+            "devpi",
+            "pypiserver",
+            "dumb-pypi",
+            "PyPI Cloud",
+            "Gemfury",
+        ),
+        *("pypiprivate", "Pulp", "pip2pi", "nginx_pypi_cache", "Flask-Pypi-Proxy", "Apache"),
+        "``python -m http.server``",
+    ):
+        assert any(each.startswith(name) for each in listed), name
+
+
 def test_keys_of_the_configuration_file() -> None:
     """The reference has each key of each table, and no other."""
     text = (TOP / "docs/indexes.rst").read_text()
