@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from proxpi.settings import Settings
 from proxpi.values import SettingsError
 from tests.support.distributions import Distribution, make_sdist, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.original import RELEASE, Original, run_original
+from tests.support.original import RELEASE, Original, run_original, run_original_module
 from tests.support.process import GUARD_SECONDS
 from tests.support.proxy import Proxy, Reply
 
@@ -113,7 +114,9 @@ def both(folder: Path, *, tls: bool = False, **settings: str) -> Iterator[Both]:
     """Start both, in front of a main index and an extra one; settings are without ``PROXPI_``."""
     with ExitStack() as stack:
         index, extra = [stack.enter_context(FakeIndex(tls=each)) for each in (tls, False)]
-        indexes = {"INDEX_URL": index.url, "EXTRA_INDEX_URLS": extra.url}
+        extra.require_auth("user", "password")
+        extra_url = extra.url.replace("//", "//user:password@")
+        indexes = {"INDEX_URL": index.url, "EXTRA_INDEX_URLS": extra_url}
         environment = variables(indexes | settings)
         folders = folder / "original", folder / "proxpi"
         for each in folders:
@@ -143,6 +146,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
             programs.index.add(make_sdist(project))
         slow = programs.index.add(make_wheel("slow"))
         programs.index.script(slow, Behavior(hold_after=10))
+        secret = programs.extra.add(make_wheel("secret"))
+        programs.extra.script(secret, Behavior(drip=500))
+        wrong = programs.index.add(make_wheel("wrong"))
+        programs.index.script(wrong, Behavior(flip=100))
         missing = programs.index.add(make_wheel("missing"))
         programs.index.script(missing, Behavior(status=404))
         yield programs
@@ -385,3 +392,62 @@ def test_cache_folder(fake_index: FakeIndex, tmp_path: Path) -> None:
     with Original(settings, folder=tmp_path) as original:
         assert [original.get(path).body for path in paths] == [wheel.data for wheel in wheels]
     assert fake_index.files_asked() == []
+
+
+def of_log(programs: Both) -> None:
+    """A row of the log: both write lines with these patterns for a request."""
+    row = next(row for row in rows("Habits") if row.first == "patterns on the access log")
+    programs.request(["GET /index/"])
+    programs.original.wait_for_line(re.escape(row.original))
+    programs.proxy.wait_for_line(re.escape(row.proxpi))
+
+
+def of_user_agent(programs: Both) -> None:
+    programs.request(["GET /index/"])
+    agents = {seen.headers["user-agent"] for seen in programs.index.requests()}
+    assert agents == {f"proxpi/{RELEASE}", f"proxpi/{__version__}"}
+
+
+def of_wsgi(*command: str) -> Callable[[Both], None]:
+    """Return the check of a server that the original's environment has, with proxpi's package."""
+
+    def check(programs: Both) -> None:
+        environment = {"PYTHONPATH": str(TOP), "FLASK_APP": "proxpi.server"}
+        with pytest.raises(AssertionError, match="twistd -n --pidfile= proxpi runs it"):
+            run_original_module(command, environment)
+
+    return check
+
+
+def of_extra(programs: Both) -> None:
+    assert "pretty" not in metadata("proxpi").get_all("Provides-Extra", [])
+
+
+#: By the first words of a habit: its check, or the tests that show it.
+HABITS: dict[str, Callable[[Both], None] | list[str]] = {
+    "docker run IMAGE --bind": ["tests/container/test_entrypoint.py::test_command_line"],
+    "GUNICORN_CMD_ARGS": ["tests/test_settings.py::test_a_variable_without_effect"],
+    "FLASK_APP": of_wsgi("flask", "run"),
+    "gunicorn proxpi.server:app": of_wsgi("gunicorn", "proxpi.server:app"),
+    "pip install": of_extra,
+    "--volume": ["tests/integration/test_migration.py::test_cache_folder"],
+    "one process": ["tests/test_gunicorn.py::test_translated"],
+    "restart to fetch": ["tests/integration/test_migration.py::test_requests"],
+    "docker stop": ["tests/faults/test_stop.py::test_client_that_reads_nothing"],
+    "patterns on the access log": of_log,
+    "User-Agent": of_user_agent,
+    "requests of clients alone": ["tests/integration/test_pages.py::test_requests_upstream"],
+    "links to private": ["tests/upstream/test_address_policy.py::ResolvedTests.test_private"],
+}
+
+
+@pytest.mark.parametrize("habit", [row.first for row in rows("Habits")])
+def test_habits(served: Both, habit: str) -> None:
+    """Each habit of the page has a check that holds, or tests that exist."""
+    [check] = [HABITS[words] for words in HABITS if habit.startswith(words)]
+    if callable(check):
+        check(served)
+        return
+    for test in check:
+        file, _, name = test.partition("::")
+        assert f"def {name.rpartition('.')[2]}(" in (TOP / file).read_text()

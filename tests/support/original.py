@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.clients import run
@@ -58,6 +58,12 @@ def run_original(code: str, settings: Mapping[str, str]) -> str:
     """Run Python code beside the original; return what it wrote, its errors included."""
     environment = plain_environment(HOME=str(_PLACE)) | {**settings}
     return run([str(python()), "-c", code], _PLACE, environment)
+
+
+def run_original_module(command: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Run a program of the original's environment; an ``AssertionError`` if it fails."""
+    environment = plain_environment(HOME=str(_PLACE)) | {**variables}
+    return run([str(python()), "-m", *command], _PLACE, environment)
 
 
 class Original(Process):
