@@ -42,6 +42,8 @@ _BASE = "localhost/proxpi-base"
 #: The packages of a base image: what the official images of Python have.
 _BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _BUILD_SECONDS = 600.0
+#: What the builds get in confidence.
+SECRET = "secret-of-the-build"
 _CERTIFICATES = "/etc/ssl/certs"
 #: There are no signatures: images are made here.
 _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
@@ -135,8 +137,9 @@ def podman() -> Podman:
 @cache
 def base_image() -> str:
     """Return the name of an image with the Python of the system's distribution; it is made once."""
+    found = podman()
     with _turn():
-        if podman().ended("image", "exists", _BASE).returncode:
+        if found.ended("image", "exists", _BASE).returncode:
             listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"]
             targets = subprocess.check_output([*listed, "Created-By: Packages"], text=True)
             mirror, suite = targets.splitlines()[0].split()
@@ -148,7 +151,7 @@ def base_image() -> str:
                     command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
                 )
                 assert not ended.returncode, f"{command} failed:\n{ended.stderr}"
-                podman().run("import", str(made), _BASE, timeout=_BUILD_SECONDS)
+                found.run("import", str(made), _BASE, timeout=_BUILD_SECONDS)
     return _BASE
 
 
@@ -159,21 +162,38 @@ def build_image(name: str, *options: str) -> str:
     Layers of earlier builds are used again. The options end with the folder of the context.
     """
     base = base_image()
-    command = ["build", "--pull=never", "--format=docker", "--isolation=chroot", "--network=host"]
-    # The base image does not know the authorities that this machine trusts.
-    command += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro", f"--build-arg=BASE={base}"]
-    found = attrs.evolve(podman(), environment={**podman().environment, **way_out()})
     with _turn():
-        found.run(*command, f"--tag={name}", *options, timeout=_BUILD_SECONDS)
-        found.run("image", "prune", "--force", "--filter=until=24h")
+        _build(name, base, options)
     return name
 
 
 @cache
 def image(extras: str = "") -> str:
-    """Return the name of the image of this clone, built with these extras."""
-    name = f"localhost/proxpi{extras and '-'}{extras}"
-    return build_image(name, f"--build-arg=EXTRAS={extras}", "--file=docker/Dockerfile", ".")
+    """
+    Return the name of the image of this clone, built with these extras, once in a run of tests.
+
+    It is built as in a company, whose settings of pip contain :data:`SECRET`.
+    """
+    base, name = base_image(), f"localhost/proxpi{extras and '-'}{extras}"
+    run, built = os.environ.get("PYTEST_XDIST_TESTRUNUID", ""), _PLACE / f"built-{extras}"
+    with _turn():
+        if not run or not built.exists() or built.read_text() != run:
+            settings = _PLACE / "pip.conf"
+            _write(settings, f"[global]\n# {SECRET}\n")
+            options = [f"--secret=id=pip.conf,src={settings}", f"--build-arg=EXTRAS={extras}"]
+            options += [f"--build-arg=PIP_TRUSTED_HOST={SECRET}", "--file=docker/Dockerfile", "."]
+            _build(name, base, options)
+            _write(built, run)
+    return name
+
+
+def _build(name: str, base: str, options: Sequence[str]) -> None:
+    command = ["build", "--pull=never", "--format=docker", "--isolation=chroot", "--network=host"]
+    # The base image does not know the authorities that this machine trusts.
+    command += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro", f"--build-arg=BASE={base}"]
+    found = attrs.evolve(podman(), environment={**podman().environment, **way_out()})
+    found.run(*command, f"--tag={name}", *options, timeout=_BUILD_SECONDS)
+    found.run("image", "prune", "--force", "--filter=until=24h")
 
 
 class Container(Process):
@@ -209,7 +229,7 @@ class Container(Process):
 
     @property
     def address(self) -> str:
-        """Its IP address in the first of its networks, which this machine reaches."""
+        """Its IP address in one of its networks; this machine reaches each."""
         networks = json.loads(self.inspect("{{json .NetworkSettings.Networks}}"))
         return str(next(iter(networks.values()))["IPAddress"])
 
@@ -263,6 +283,16 @@ def network(*options: str) -> Iterator[Network]:
         yield Network(name, str(subnet[1]))
     finally:
         podman().run("network", "rm", "--force", name)
+
+
+@contextmanager
+def volume() -> Iterator[str]:
+    """Make a volume while the block runs; its first container fills it as Docker does."""
+    name = podman().run("volume", "create")
+    try:
+        yield name
+    finally:
+        podman().run("volume", "rm", "--force", name)
 
 
 @contextmanager
