@@ -1,10 +1,10 @@
-"""Options of gunicorn, which ran the original proxpi, as options of proxpi.
+"""Options of gunicorn and flask, which run the original proxpi, as options of proxpi.
 
-A container of the original is started with them, so proxpi takes them: an address becomes a
-``--listen``, and options without an effect on the responses are left out, each with one warning
-that names what is to be written instead. Those for TLS are refused, since clients would be served
-without it. This module touches nothing, and imports nothing of proxpi: the
-health check of the image uses it.
+A container of the original is started with those of gunicorn, so proxpi takes them: an address
+becomes a ``--listen``, and options without an effect on the responses are left out, each with one
+warning that names what is to be written instead. Those for TLS are refused, since clients would
+be served without it, and so are those of flask, whose command proxpi does not have. This module
+touches nothing, and imports nothing of proxpi: the health check of the image uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ _WITHOUT_EFFECT = {
     **dict.fromkeys(("--error-logfile", "--log-config", "--log-file", "--log-level"), _LOG),
     "--graceful-timeout": "--drain-timeout is the option of proxpi",
 }
-_TLS = ("--certfile", "--keyfile")
+_TLS = "--listen=ssl:5000:privateKey=KEYFILE:certKey=CERTFILE serves TLS"
+_ADDRESSES = "--listen=tcp:5000 serves all addresses, --listen=tcp:5000:interface=127.0.0.1 one"
+#: Refused options, each with its program and what to write.
+_REFUSED = {
+    **dict.fromkeys(("--certfile", "--keyfile"), ("gunicorn", _TLS)),
+    **dict.fromkeys(("--cert", "--key"), ("flask", _TLS)),
+    **dict.fromkeys(("--host", "--port"), ("flask", _ADDRESSES)),
+}
 _SHORT = {"-b": "--bind", "-k": "--worker-class", "-t": "--timeout", "-w": "--workers"}
 _WITHOUT_VALUE = ("--capture-output", "--preload", "--reload")
 _OPTION = re.compile(r"(--[a-z-]+)(?:=(.*))?|(-[bktw])(.*)", re.DOTALL)
@@ -60,17 +67,17 @@ def translated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         argument = rest.pop(0)
         match = _OPTION.fullmatch(argument)
         name = (match[1] or _SHORT[match[3]]) if match else ""
-        if match is None or name not in {"--bind", *_TLS, *_WITHOUT_EFFECT}:
+        if match is None or name not in {"--bind", *_REFUSED, *_WITHOUT_EFFECT}:
             options.append(argument)
             continue
         value = match[2] if match[1] else match[4] or None
         has_next = bool(rest) and (rest[0] == "-" or not rest[0].startswith("-"))
         if value is None and has_next and name not in _WITHOUT_VALUE:
             value = rest.pop(0)
-        if name in _TLS:
+        if name in _REFUSED:
+            program, instead = _REFUSED[name]
             raise NotTranslated(
-                f"{name} is an option of gunicorn, which does not run proxpi; "
-                "--listen=ssl:5000:privateKey=KEYFILE:certKey=CERTFILE serves TLS"
+                f"{name} is an option of {program}, which does not run proxpi; {instead}"
             )
         written = name if match[1] else match[3]
         if name == "--bind":

@@ -43,7 +43,7 @@ def _nearest(error: str) -> str:
     names = [f"--{row.option}" for row in SETTINGS]
     words = [word for word in error.split() if word.startswith("--") and word not in names]
     nearest = [name for word in words for name in get_close_matches(word, names, n=1)]
-    return f"{error}; did you mean {nearest[0]}?" if nearest else error
+    return f"{error}; {f'did you mean {nearest[0]}?' if nearest else '--help shows all options'}"
 
 
 def _misread(endpoint: str, error: Exception) -> str:
@@ -110,7 +110,7 @@ class Options(usage.Options):
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} is not understood; only options are accepted")
+            raise SettingsError(f"{arguments[0]!r} is not understood; only options are accepted")
 
     def postOptions(self) -> None:
         for row in SETTINGS:

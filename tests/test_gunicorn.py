@@ -44,8 +44,18 @@ def test_addresses_not_understood(arguments: str) -> None:
         translated(arguments.split())
 
 
-@pytest.mark.parametrize("arguments", ["--certfile a.pem", "--bind :443 --keyfile=b.pem"])
-def test_tls(arguments: str) -> None:
-    """TLS is not left out."""
-    with pytest.raises(NotTranslated, match="--listen=ssl:5000:privateKey="):
+@pytest.mark.parametrize(
+    ("arguments", "program", "instead"),
+    [
+        ("--certfile a.pem", "gunicorn", "ssl:5000:privateKey="),
+        ("--bind :443 --keyfile=b.pem", "gunicorn", "ssl:5000:privateKey="),
+        ("--cert a.pem --key b.pem", "flask", "ssl:5000:privateKey="),
+        # Options may be abbreviated: these would be taken for --hosts.
+        ("--host 0.0.0.0", "flask", "tcp:5000 serves all addresses"),
+        ("--index-ttl=5 --port=8080", "flask", "tcp:5000 serves all addresses"),
+    ],
+)
+def test_refused(arguments: str, program: str, instead: str) -> None:
+    """TLS is not left out, and options of flask are not taken for others."""
+    with pytest.raises(NotTranslated, match=f"of {program}, .*; --listen={instead}"):
         translated(arguments.split())

@@ -81,8 +81,8 @@ def test_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("-x", "option -x not recognized"),
-        ("--no-such", "option --no-such not recognized"),
+        ("-x", "option -x not recognized; --help shows all options"),
+        ("--no-such", "option --no-such not recognized; --help shows all options"),
         ("--idex-url=x", "option --idex-url not recognized; did you mean --index-url?"),
         (
             "--index-url-file=/x",
