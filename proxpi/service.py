@@ -26,6 +26,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
@@ -120,7 +121,10 @@ class Proxpi(Service):
             make_folder(self.cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self.owner)
         for description in self.settings.listen:
             failures: list[Failure] = []
-            listening = serverFromString(self.reactor, description).listen(self.site)
+            endpoint = serverFromString(self.reactor, description)
+            if isinstance(endpoint, UNIXServerEndpoint):
+                _remove_abandoned(endpoint._address)
+            listening = endpoint.listen(self.site)
             listening.addCallback(self._listening, description)
             listening.addErrback(failures.append)
             if failures:
@@ -264,6 +268,21 @@ class Shutdown(Service):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
         os._exit(0)
+
+
+def _remove_abandoned(path: str) -> None:
+    """
+    Remove a unix socket that nothing listens to any more, with its lock.
+
+    Twisted takes a lock for abandoned once no process has its number. That of a container's first
+    process is 1 each time.
+    """
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            os.unlink(f"{path}.lock")
 
 
 def _cannot_listen(given: Given, failure: Failure) -> StartFailed:
