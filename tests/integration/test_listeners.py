@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import socket
 import ssl
 import struct
@@ -173,3 +174,20 @@ def established(port: int) -> int:
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     fields = [line.split() for line in lines]
     return sum(1 for each in fields if each[2].endswith(f":{port:04X}") and each[3] == "01")
+
+
+def test_an_abandoned_socket(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A start takes a socket over if nothing listens to it, as after a crash of a container."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.bind(str(path))
+    # The number of a process that runs, as 1 is in every container.
+    path.with_name("socket.lock").symlink_to(str(os.getpid()))
+    start_proxy(None, f"--listen={PLAIN}", f"--listen=unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    second = start_proxy(None, f"--listen=unix:{path}", listens=False)
+    assert second.wait() != 0
+    assert "lock" in second.output
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
