@@ -125,7 +125,7 @@ def podman() -> Podman:
         # The tests run the health checks, no timer of systemd.
         DISABLE_HC_SYSTEMD="true",
     )
-    command = [path, f"--root={_PLACE}/store", f"--runroot={_STATE}/run"]
+    command = [path, "--log-level=error", f"--root={_PLACE}/store", f"--runroot={_STATE}/run"]
     overlay = ["--storage-driver=overlay", "--storage-opt=overlay.skip_mount_home=true"]
     found = Podman([*command, *overlay], environment)
     if found.ended("info").returncode:  # on an overlay itself
