@@ -159,15 +159,17 @@ def test_the_query_of_a_lock() -> None:
     assert Target.of(**dict(parse_qsl(found[1])))
 
 
-def example_lines() -> list[str]:
-    """The options of the README's examples that start proxpi."""
-    return re.findall(r"^   twistd -n --pidfile= proxpi (.+)$", README, re.MULTILINE)
+def example_lines(name: str) -> list[str]:
+    """The options of a document's examples that start proxpi."""
+    text = (TOP / name).read_text()
+    return re.findall(r"^   twistd -n --pidfile= proxpi (.+)$", text, re.MULTILINE)
 
 
-def test_the_examples_are_options() -> None:
+@pytest.mark.parametrize("name", ["README.rst", "docs/migration.rst"])
+def test_the_examples_are_options(name: str) -> None:
     """The options of the examples exist, and their endpoint strings are understood."""
-    assert example_lines()
-    for example in example_lines():
+    assert example_lines(name)
+    for example in example_lines(name):
         names = re.findall(r"--([a-z-]+)=", example)
         assert names
         assert set(names) <= {setting.option for setting in SETTINGS}
