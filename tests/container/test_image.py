@@ -28,6 +28,7 @@ def added() -> list[str]:
 
 @pytest.mark.parametrize(("extras", "limit"), [("", 75), ("s3", 110)])
 def test_size(extras: str, limit: int) -> None:
+    """The image takes no more above its base than what is promised."""
     base, built = inspected(base_image())["Size"], inspected(image(extras))["Size"]
     assert built - base < limit * MIB
 
