@@ -1,11 +1,11 @@
 """Captured pages and metadata of the default index, in a folder outside the repository.
 
 A missing page, or missing metadata of a wheel, is fetched from proxpi's default index at its first
-request and kept for good: a capture is complete when the clients that fill it miss nothing. Files
-are never captured: stand-ins (``stand_ins.py``) take their place. Mirrors of the default index may
-lack the key ``core-metadata`` of pages, and ``.metadata`` of some wheels: that metadata is read out
-of the wheel by ranges. A page lists captured metadata, and the stand-in that holds it, with its
-digest, and metadata that was not captured yet without one.
+request and kept for good: a capture is complete when the clients that fill it miss nothing.
+Stand-ins (``stand_ins.py``) take the place of files, unless these are captured as well. Mirrors of
+the default index may lack the key ``core-metadata`` of pages, and ``.metadata`` of some wheels:
+that metadata is read out of the wheel by ranges. A page lists captured metadata, and the stand-in
+that holds it, with its digest, and metadata that was not captured yet without one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from proxpi.archives import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.settings import SETTINGS
 
 _JSON = "application/vnd.pypi.simple.v1+json"
-_KEPT = ("filename", "requires-python", "size", "upload-time", "yanked")
+_KEPT = ("filename", "requires-python", "size", "upload-time", "yanked", "hashes")
 _TAIL = 64 * 1024
 _TIMEOUT = 60.0
 _TRIES = 3
@@ -51,16 +51,18 @@ class Captures:
     :ivar folder: it holds ``pages/<project>.json`` and ``metadata/<file>``; an empty file stands
         for a page or metadata that the index does not have
     :ivar largest: the most bytes of a stand-in; by default each has the size of its wheel
-    :ivar captured: number of pages and metadata that were captured by this object
+    :ivar files: whether files are captured, rather than replaced by stand-ins
+    :ivar captured: number of pages, metadata and files that were captured by this object
     """
 
     folder: Path
     largest: int | None = None
+    files: bool = False
     captured: int = attrs.field(init=False, default=0)
     _entries: dict[str, dict[str, Entry]] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("pages", "metadata", "digests"):
+        for name in ("pages", "metadata", "digests", "files"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def entries(self, project: str) -> list[Entry]:
@@ -70,7 +72,7 @@ class Captures:
         """
         found = []
         for filename, entry in self._known(project).items():
-            listed = {key: value for key, value in entry.items() if key != "url"}
+            listed = {key: value for key, value in entry.items() if key not in ("url", "hashes")}
             if filename.endswith(".whl") and self._captured(filename) != b"":
                 listed["core-metadata"] = True
             found.append(listed)
@@ -82,9 +84,12 @@ class Captures:
         for entry in entries:
             filename = entry["filename"]
             entry["hashes"] = {"sha256": _sha256(filename.encode())}
+            if self.files:
+                entry["hashes"] = self._known(project)[filename]["hashes"]
             if filename.endswith(".whl") and (metadata := self._captured(filename)):
                 entry["core-metadata"] = {"sha256": _sha256(metadata)}
-                entry["size"], entry["hashes"]["sha256"] = self._digest(entry, metadata)
+                if not self.files:
+                    entry["size"], entry["hashes"]["sha256"] = self._digest(entry, metadata)
         return entries
 
     def metadata(self, project: str, filename: str) -> bytes:
@@ -97,9 +102,17 @@ class Captures:
         return known
 
     def file(self, project: str, filename: str) -> StandIn | None:
-        """Return the stand-in for a wheel; None if its metadata was not captured."""
+        """Return the stand-in for a wheel, or the file; None without captured metadata."""
         entry, metadata = self._known(project).get(filename), self._captured(filename)
-        return self._stand_in(entry, metadata) if entry and metadata else None
+        if not (entry and metadata):
+            return None
+        if not self.files:
+            return self._stand_in(entry, metadata)
+        path = self.folder / "files" / filename
+        if not path.exists():
+            _write(path, _get(entry["url"], {}) or b"")
+            self.captured += 1
+        return StandIn(path.read_bytes(), 0, b"")
 
     def _stand_in(self, entry: Entry, metadata: bytes) -> StandIn:
         size = entry["size"] if self.largest is None else min(self.largest, entry["size"])

@@ -47,8 +47,8 @@ _TOP = Path(__file__).parent.parent
 DOCUMENT = _TOP / "docs/performance.rst"
 PLOT = _TOP / "docs/performance.svg"
 FIRST_INSTALLS = _TOP / "docs/first-install.svg"
-#: The marks around the figures in the document.
-BEGIN, END = ".. The figures: benchmarks/run --docs writes them.\n", ".. End of the figures.\n"
+#: The marks around the figures in a document.
+BEGIN, END = ".. The figures: the option --docs writes them.\n", ".. End of the figures.\n"
 #: Errors of a program or its client that end one scenario, not the run.
 _FAILURES = (BenchmarkError, OSError, http.client.HTTPException, subprocess.SubprocessError)
 _HINT = (
@@ -131,11 +131,6 @@ def _describe(programs: Sequence[Program]) -> dict[str, object]:
     """Describe the programs and the machine."""
     by_name = {program.name: program for program in programs}
     ours, theirs, cache = by_name[PROXPI], by_name[ORIGINAL], by_name.get(NGINX)
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "proxpi": ours.version("proxpi"),
@@ -145,10 +140,20 @@ def _describe(programs: Sequence[Program]) -> dict[str, object]:
         "nginx": nginx.version(cache) if cache else None,
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "processor": models[0] if models else platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def processor() -> str:
+    """Return the model of the processor."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return models[0] if models else platform.machine()
 
 
 def figures(result: Result) -> str:
@@ -173,7 +178,7 @@ def replace_figures(document: str, inner: str) -> str:
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise BenchmarkError(f"{DOCUMENT} lacks the marks {BEGIN.strip()!r}, {END.strip()!r}")
+        raise BenchmarkError(f"the document lacks the marks {BEGIN.strip()!r}, {END.strip()!r}")
     return f"{before}{begin}\n{inner}\n{end}{after}"
 
 

@@ -31,14 +31,12 @@ from captures import Captures, default_folder
 from clients import LONG_TIMEOUT, MIB, PAGE_HEADERS
 from environments import BenchmarkError, environment
 from installers import PIP, RATE, UV, Installer, capture
-from local_index import LocalIndex, behind_slow_link, package_index
+from local_index import TTL, LocalIndex, behind_slow_link, package_index
 from programs import EMPTY, Program
 from results import DIRECT, OFF, PROXPI, Measure, Target
 from scenario import STREAMING, Benchmark, Scenario, Sizes
 from tree import items, names, root
 
-#: Seconds after which pages expire, where they shall; longer than an installation from the cache.
-TTL = 15
 KINDS = {UV: "uv", PIP: "pip"}
 _REQUEST = re.compile(r" (?:GET|HEAD) /(?:index|simple)/([^/ ?]+)/([^ ?]*)")
 #: A resource: ``page``, ``metadata`` or ``file``, its project, its file name.

@@ -1,6 +1,6 @@
 """Runs of real pip and uv: commands, clean environment, time; runs that fill captures.
 
-No run uses a client's cache.
+A run uses no cache of the client's, unless it is told to.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from local_index import behind_slow_link, package_index
 PIP, UV, LOCK, COMPILE = "pip", "uv", "uv-lock", "uv-compile"
 #: The file of pinned requirements that uv writes.
 OUTPUT = "requirements.txt"
+#: The folder of the caches of pip and uv in a home folder.
+CACHE = ".cache"
 #: The option of uv for the releases of a year ago.
 YEAR_AGO = ("--exclude-newer", "2025-12-01T00:00:00Z")
 #: MiB per second of a connection over the slow link.
@@ -39,11 +41,13 @@ class Installer:
     :ivar kind: one of the kinds of runs
     :ivar environment: the folder of the virtual environment that has pip or uv
     :ivar options: further options, for instance of another platform
+    :ivar caches: whether it uses its cache, which is :data:`CACHE` in the folder of the run
     """
 
     kind: str
     environment: Path
     options: tuple[str, ...] = ()
+    caches: bool = False
 
     def command(self, index: str, requirements: Sequence[str], folder: Path) -> list[str]:
         """Return the command; files that it needs are written to the folder.
@@ -52,10 +56,13 @@ class Installer:
         """
         programs = self.environment / "bin"
         if self.kind == PIP:
-            command = [str(programs / "pip"), "install", "--no-cache-dir", "--quiet"]
+            command = [str(programs / "pip"), "install", "--quiet"]
+            # pip caches nothing of an index without TLS that it does not trust.
+            command += ["--trusted-host", "127.0.0.1"] if self.caches else ["--no-cache-dir"]
             command += ["--disable-pip-version-check", "--target", str(folder / "installed")]
             return [*command, *_NO_SOURCES, "--index-url", index, *self.options, *requirements]
-        common = ["--no-cache", "--no-config", "--quiet", "--python", str(programs / "python")]
+        common = ["--no-config", "--quiet", "--python", str(programs / "python")]
+        common += [] if self.caches else ["--no-cache"]
         command = [str(programs / "uv"), *("lock" if self.kind == LOCK else "pip").split()]
         if self.kind == LOCK:
             (folder / "pyproject.toml").write_text(_project(requirements))
@@ -69,7 +76,7 @@ class Installer:
         return [*command, *common, *_NO_SOURCES, "--default-index", index, *self.options]
 
     def run(self, index: str, requirements: Sequence[str], folder: Path) -> float:
-        """Run the client in an empty folder; return the seconds that it took.
+        """Run the client in a folder that is empty, or has its cache; return the seconds.
 
         :raises BenchmarkError: if it fails
         """

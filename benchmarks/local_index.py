@@ -15,6 +15,10 @@ from captures import Captures
 from environments import BenchmarkError
 from programs import Response, get, stop
 
+#: Seconds after which pages expire, where they shall: a client's cache has them from the package
+#: index, proxpi by its setting. An installation from the cache is over before.
+TTL = 15
+
 
 @attrs.frozen
 class LocalIndex:
@@ -66,18 +70,24 @@ def local_index() -> Iterator[LocalIndex]:
 @contextmanager
 def package_index(captures: Captures | None = None) -> Iterator[LocalIndex]:
     """Serve captures, or the synthetic tree (``package_index.py``)."""
-    of = [str(captures.folder), str(captures.largest or 0)] if captures else []
+    of = []
+    if captures:
+        kind = "files" if captures.files else "stand-ins"
+        of = [str(captures.folder), str(captures.largest or 0), kind]
     with _serving("package_index.py", *of) as port:
         yield LocalIndex(port)
 
 
 @contextmanager
-def behind_slow_link(index: LocalIndex, rate: int = 4) -> Iterator[LocalIndex]:
+def behind_slow_link(
+    index: LocalIndex, rate: int = 4, round_trip: int = 50
+) -> Iterator[LocalIndex]:
     """Start a slow link to the index (``slow_link.py``).
 
     :param rate: MiB per second of a connection
+    :param round_trip: milliseconds
     """
-    with _serving("slow_link.py", str(index.port), str(rate)) as port:
+    with _serving("slow_link.py", str(index.port), str(rate), str(round_trip)) as port:
         yield LocalIndex(port)
 
 

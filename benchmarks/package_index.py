@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 import attrs
 from captures import Captures
 from index_server import requested_range
+from local_index import TTL
 from stand_ins import StandIn
 from tree import Tree
 from twisted.internet import reactor
@@ -167,6 +168,8 @@ class PackageIndex(Resource):
         request.setHeader("Content-Type", body.media_type)
         request.setHeader("Accept-Ranges", "bytes")
         request.setHeader("Vary", "Accept-Encoding")
+        fresh = f"max-age={TTL}" if body.media_type == _JSON else "max-age=365000000, immutable"
+        request.setHeader("Cache-Control", f"{fresh}, public")
         if body.coding:
             request.setHeader("Content-Encoding", body.coding)
         if body.etag and request.setETag(f'"{body.etag}"'.encode()) == CACHED:
@@ -209,7 +212,7 @@ def main(content: Content) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [folder, largest]:
-            main(Captures(Path(folder), int(largest) or None))
+        case [folder, largest, files]:
+            main(Captures(Path(folder), int(largest) or None, files == "files"))
         case _:
             main(Tree())

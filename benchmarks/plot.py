@@ -12,7 +12,21 @@ from math import ceil, floor, log10
 from statistics import median
 
 import attrs
-from results import DIRECT, NGINX, OFF, ORIGINAL, PROGRAMS, PROXPI, UVLOOP, Measure, Values
+from results import (
+    CLIENT_CACHE,
+    DIRECT,
+    EMPTY_SIDECAR,
+    NGINX,
+    OFF,
+    ORIGINAL,
+    PROGRAMS,
+    PROXPI,
+    RESTORED_FOLDER,
+    UVLOOP,
+    WARM_SIDECAR,
+    Measure,
+    Values,
+)
 
 
 @attrs.frozen
@@ -77,6 +91,10 @@ _COLOURS = {
     OFF: ("#a475f9", "#be8fff"),
     ORIGINAL: ("#bf8700", "#d29922"),
     NGINX: ("#8c959f", "#848d97"),
+    CLIENT_CACHE: ("#8c959f", "#848d97"),
+    EMPTY_SIDECAR: ("#bf8700", "#d29922"),
+    WARM_SIDECAR: ("#1f6feb", "#58a6ff"),
+    RESTORED_FOLDER: ("#2da198", "#56d4c8"),
 }
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }

@@ -13,6 +13,9 @@ import attrs
 PROXPI, UVLOOP, ORIGINAL, NGINX = "proxpi", "uvloop", "original", "nginx"
 #: proxpi without prefetch, and no program: the client uses the index itself.
 OFF, DIRECT = "prefetch off", "direct"
+#: The states of a job in CI, besides the last one (``savings.py``).
+CLIENT_CACHE, EMPTY_SIDECAR = "client cache", "empty sidecar"
+WARM_SIDECAR, RESTORED_FOLDER = "warm sidecar", "restored folder"
 PROGRAMS = [PROXPI, UVLOOP, OFF, ORIGINAL, NGINX, DIRECT]
 #: An empty cell of a table.
 DASH = "–"
