@@ -234,11 +234,16 @@ class Container(Process):
         return str(next(iter(networks.values()))["IPAddress"])
 
     def wait_healthy(self) -> None:
-        """Run the image's health check until it succeeds."""
-        end = time.monotonic() + GUARD_SECONDS
-        while (ended := podman().ended("healthcheck", "run", self.name)).returncode:
-            # 1: it failed, 125: there is none.
-            assert ended.returncode == 1 and time.monotonic() < end, ended.stdout + ended.stderr
+        wait_healthy(self.name)
+
+
+def wait_healthy(name: str) -> None:
+    """Run the health check of a container's image until it succeeds."""
+    end = time.monotonic() + GUARD_SECONDS
+    while (ended := podman().ended("healthcheck", "run", name)).returncode:
+        # 1: it failed, 125: there is none.
+        shown = ended.stdout + ended.stderr
+        assert ended.returncode == 1 and time.monotonic() < end, f"{name}: {shown}"
 
 
 def run_container(
