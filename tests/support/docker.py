@@ -22,7 +22,7 @@ RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && ln -sf python3 /usr/bin/python
 
 def command(page: str, beginning: str) -> str:
     """Return the one command of a page that begins so, with all of its lines."""
-    lines = rf"^ *({re.escape(beginning)}(?:.*\\\n)*.*)$"
+    lines = rf"^ *(?={re.escape(beginning)})((?:.*\\\n)*.*)$"
     [found] = re.findall(lines, (ROOT / page).read_text(), re.MULTILINE)
     return str(found)
 
