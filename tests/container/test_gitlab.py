@@ -23,7 +23,7 @@ def test_jobs_of_a_runner(tmp_path: Path) -> None:
     with FakeIndex() as index, network() as jobs, volume() as cache:
         port = index.files_port
         url = f"http://{jobs.host}:{port}/simple/"
-        index.add(make_wheel("example"))
+        path = index.add(make_wheel("example"))
         start = command("docs/ci.rst", "docker run \\")
         for said, used in {
             runner["docker"]["network_mode"]: jobs.name,
@@ -39,9 +39,9 @@ def test_jobs_of_a_runner(tmp_path: Path) -> None:
             install = "pip install example && uv pip install --system --reinstall example"
             with Gate(port, jobs.host, port):
                 podman().run("run", *options, runner["docker"]["image"], "sh", "-ec", install)
-            log = podman().ended("logs", "proxpi").stderr
+            log = podman().run("logs", "proxpi")
         finally:
             podman().run("rm", "--force", "--time=0", "proxpi")
     assert runner["docker"]["image"] == PYTHON
-    assert len(index.files_asked()) == 1
+    assert [seen.path for seen in index.files_asked()].count(path) == 1
     assert log.count("GET /index/example/example-1.0-py3-none-any.whl 200") == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from check_jsonschema.cli import main
 from click.testing import CliRunner
 from groovy_parser.parser import parse_groovy_content
@@ -50,6 +51,15 @@ def test_configuration_of_a_runner() -> None:
     assert f"--name {variables['PIP_TRUSTED_HOST']} proxpi\n" in page
     hosts = {urlsplit(variables[name]).netloc for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")}
     assert hosts == {f"{variables['PIP_TRUSTED_HOST']}:5000"}
+
+
+def test_service_of_a_job() -> None:
+    """A job with proxpi as its service has the variables of a runner, and that host name."""
+    [runner] = tomllib.loads((FOLDER / "gitlab-runner.toml").read_text())["runners"]
+    [job] = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text()).values()
+    assert [f"{name}={value}" for name, value in job["variables"].items()] == runner["environment"]
+    [service] = job["services"]
+    assert service["alias"] == job["variables"]["PIP_TRUSTED_HOST"]
 
 
 @pytest.mark.parametrize(

@@ -276,9 +276,10 @@ class Network:
 def network(*options: str) -> Iterator[Network]:
     """Make a network while the block runs; ``--internal``: without a way to any other one."""
     name = f"test-{uuid4().hex[:12]}"
-    # Podman knows the networks of its own store only: the names and addresses are random.
+    # Podman knows the networks of its own store only: the names and addresses are random. Its
+    # default networks are in 10.88.0.0/13.
     subnet = ipaddress.ip_network(
-        (0x0A400000 + (random.SystemRandom().randrange(1 << 14) << 8), 24)
+        (0x0A600000 + (random.SystemRandom().randrange(1 << 13) << 8), 24)
     )
     podman().run("network", "create", f"--subnet={subnet}", *options, name)
     try:
