@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from command import BEGIN, DOCUMENT, END, SCENARIOS, Result, figures, parser, replace_figures
 from docutils.core import publish_doctree
-from environments import BenchmarkError
+from environments import ORIGINAL_RELEASE, BenchmarkError
 from plot import COMPARISON, FIRST_INSTALLS
 from programs import Program
 from results import NGINX, ORIGINAL, PROGRAMS, PROXPI, UVLOOP, Values
 from scenario import QUICK, Sizes
+
+from tests.support.original import RELEASE
 
 TOP = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (TOP / "benchmarks").glob("*.py"))
@@ -91,3 +93,8 @@ def test_the_original_takes_part_in_each_round_only_for_a_target() -> None:
     assert {name for name, names in later.items() if ORIGINAL in names} == {"hits", "large-page"}
     first = SCENARIOS[-1].select(programs, first_round=True)
     assert [program.name for program in first] == [PROXPI, ORIGINAL, NGINX]
+
+
+def test_release_of_the_original() -> None:
+    """The release that is measured is the one that the page on moving compares."""
+    assert ORIGINAL_RELEASE == RELEASE

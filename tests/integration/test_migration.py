@@ -278,6 +278,9 @@ def _extra_index_ttl(programs: Both) -> None:
 
 def _cache_size(programs: Both) -> None:
     assert original_values()["CACHE_SIZE"] == proxpi_values().cache_size == 5368709120
+    url = "http://index.example/demo-1.0.zip"
+    code = f"from proxpi import _cache; print(_cache._FileCache(0).get({url!r}))"
+    assert run_original(code, {}).strip() == url, "0 redirects to the index"
     for version in "12345":
         programs.cache(make_wheel("padded", version, padding=1000))
     for program in (programs.original, programs.proxy):
@@ -356,6 +359,7 @@ VARIABLES: dict[str, Callable[[Both], None]] = {
 
 def test_all_variables() -> None:
     """The table has each variable that the original reads, and each has a check."""
+    assert f"release {RELEASE} of the original" in PAGE.astext()
     code = """
 from inspect import getsource
 from proxpi import _cache, server
