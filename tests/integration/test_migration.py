@@ -435,7 +435,7 @@ HABITS: dict[str, Callable[[Both], None] | list[str]] = {
     "gunicorn proxpi.server:app": of_wsgi("gunicorn", "proxpi.server:app"),
     "pip install": of_extra,
     "--volume": ["tests/container/test_original.py::test_goes_on"],
-    "docker compose up": ["tests/deployment/test_ci_systems.py::test_compose_schema"],
+    "docker compose up": ["tests/container/test_compose.py::test_restart_keeps_the_cache"],
     "one process": ["tests/test_gunicorn.py::test_translated"],
     "restart to fetch": ["tests/integration/test_migration.py::test_requests"],
     "docker stop": ["tests/container/test_run.py::test_drain"],
