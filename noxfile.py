@@ -104,7 +104,7 @@ def real(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests and report their coverage, including that of real processes."""
+    """Run all tests and report their coverage, including that of processes in ``integration``."""
     _python(session, "coverage", "erase")
     _python(session, "coverage", "run", "-m", "pytest", *_PARALLEL, *session.posargs)
     _python(session, "coverage", "combine", "--quiet")

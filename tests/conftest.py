@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _HERE = Path(__file__).parent
 #: By which the processes that tests start are told to count the lines that they run.
 _COUNTING = "COVERAGE_PROCESS_CONFIG"
+#: The folder of the tests whose processes do: it doubles the time of a start, and the processes of
+#: other folders run hardly a line that these and the tests without processes do not.
+_COUNTED = _HERE / "integration"
 #: The folders of the tests that start processes.
 _WITH_PROCESSES = [
     _HERE / folder
@@ -64,26 +68,29 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Have the test wait for its turn, and its processes count lines only if that adds coverage."""
+    counted = _COUNTED in item.path.parents and not _is_alone(item)
+    counting = None if counted else os.environ.pop(_COUNTING, None)
+    try:
+        with _machine(item):
+            return (yield)
+    finally:
+        if counting is not None:
+            os.environ[_COUNTING] = counting
+
+
+@contextmanager
+def _machine(item: pytest.Item) -> Iterator[None]:
     """Let a test that is to be alone begin when no other one runs, and none while it does.
 
     Since they come last, they need not wait for long.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return (yield)
+        yield
+        return
     machine = os.open(_HERE, os.O_RDONLY)
     try:
         fcntl.flock(machine, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
-        return (yield)
+        yield
     finally:
         os.close(machine)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Count no lines in the processes of tests that are alone: to count them takes half of it."""
-    counting = os.environ.pop(_COUNTING, None) if _is_alone(item) else None
-    try:
-        return (yield)
-    finally:
-        if counting is not None:
-            os.environ[_COUNTING] = counting
