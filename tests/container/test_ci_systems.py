@@ -128,8 +128,12 @@ class Machine:
 
     def shell(self, line: str, environment: dict[str, str]) -> None:
         path = os.pathsep.join([str(self._folder / "bin"), os.environ["PATH"]])
-        own = {"PATH": path, "PIP_NO_CACHE_DIR": "1", **environment}
-        run(["bash", "-ec", line], self.workspace, isolated_environment(self._folder, **own))
+        own = {"PATH": path, "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        run(
+            ["bash", "-ec", line],
+            self.workspace,
+            isolated_environment(self._folder, **own, **environment),
+        )
 
     def run(self, job: Job) -> str:
         """Run a job as its CI system does; return the log of proxpi, of all its starts."""
