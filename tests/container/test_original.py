@@ -15,7 +15,8 @@ from tests.support.fake_index import FakeIndex
 from tests.support.original import Original
 from tests.support.proxy import Reply, request
 
-CACHE = "/var/cache/proxpi"
+#: Where the volume is mounted: in a folder of root's, rather than where the image has its own.
+CACHE = "/root/proxpi"
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def files(fake_index: FakeIndex, folder: Path, tmp_path: Path) -> list[Distribut
 def proxpi(folder: Path, index: FakeIndex, *options: str) -> Iterator[tuple[Container, str]]:
     """Run the image in the network of this machine, where the original was; give its origin."""
     settings = {
+        "CACHE_DIR": CACHE,
         "INDEX_URL": index.url,
         "LISTEN": "tcp:0:interface=127.0.0.1",
         "DOWNLOAD_TIMEOUT": "30",
