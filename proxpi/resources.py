@@ -45,7 +45,8 @@ class StartFailed(SystemExit, Exception):
 class _Pool(ThreadPool):
     """A pool of threads that do not hold up the end of the process."""
 
-    threadFactory = cast("type[Thread]", partial(Thread, daemon=True))
+    # From Python 3.14 on an instance would bind a mere partial, as it does a function.
+    threadFactory = cast("type[Thread]", staticmethod(partial(Thread, daemon=True)))
 
 
 @attrs.frozen(kw_only=True)
