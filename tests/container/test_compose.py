@@ -61,6 +61,7 @@ def test_job_without_a_way_out(tmp_path: Path) -> None:
         port = index.files_port
         with _compose(file, tmp_path) as run:
             run("up", "--detach", "proxpi")
+            wait_healthy(f"{tmp_path.name}_proxpi_1")
             with Gate(port, outside.host, port):
                 assert "Successfully installed requests" in run("run", "--rm", "job")
             assert index.files_asked()

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.support.containers import ROOT, image, network, podman, volume
+from tests.support.containers import ROOT, image, network, podman, volume, wait_healthy
 from tests.support.distributions import make_wheel
 from tests.support.docker import PYTHON, command, python_image, shell
 from tests.support.fake_index import FakeIndex
@@ -37,6 +37,7 @@ def test_jobs_of_a_runner(tmp_path: Path) -> None:
             options = [f"--env={each}" for each in runner["environment"]]
             options += ["--rm", f"--network={jobs.name}", f"--volume={uv}:/usr/bin/uv:ro"]
             install = "pip install example && uv pip install --system --reinstall example"
+            wait_healthy("proxpi")
             with Gate(port, jobs.host, port):
                 podman().run("run", *options, runner["docker"]["image"], "sh", "-ec", install)
             log = podman().run("logs", "proxpi")
