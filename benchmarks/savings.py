@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,7 +46,7 @@ from environments import BenchmarkError, environment, exit_on_sigterm
 from installers import CACHE, PIP, RATE, UV, Installer, capture
 from local_index import TTL, LocalIndex, behind_slow_link, package_index
 from plot import Plot, Row, svg
-from programs import proxpi, running
+from programs import EMPTY, proxpi, running
 from results import (
     CLIENT_CACHE,
     DASH,
@@ -81,16 +81,21 @@ _KEPT, _COSTS = ("archive", "pack", "unpack"), ("start", "cpu", "memory")
 
 @attrs.frozen
 class Archive:
-    """A folder that a CI system keeps between jobs, as ``tar`` and ``zstd`` pack it."""
+    """A folder that a CI system keeps between jobs, as ``tar`` and ``zstd`` pack it.
+
+    :ivar began: when it was packed, on the clock of ``time.perf_counter``
+    :ivar packed_in: seconds
+    """
 
     path: Path
+    began: float
     packed_in: float
 
     @classmethod
     def pack(cls, folder: Path, path: Path) -> Archive:
         began = time.perf_counter()
         _tar("--create", path, folder)
-        return cls(path, time.perf_counter() - began)
+        return cls(path, began, time.perf_counter() - began)
 
     def unpack(self, folder: Path) -> float:
         """Unpack it to a new folder; return the seconds that it took."""
@@ -137,23 +142,25 @@ class Jobs:
     def with_sidecar(self) -> Archive:
         """Run the job with an empty sidecar, and again; return the sidecar's cache folder."""
         folder = self._new_folder()
-        self._sidecar((EMPTY_SIDECAR, WARM_SIDECAR), folder, 0)
+        self._sidecar((EMPTY_SIDECAR, WARM_SIDECAR), folder, 0, EMPTY)
         return self._pack(RESTORED_FOLDER, folder / "cache")
 
     def with_restored_folder(self, archive: Archive) -> None:
         folder = self._new_folder()
         spent = archive.unpack(folder / "cache")
         self._note("unpack", RESTORED_FOLDER, spent)
-        self._sidecar((RESTORED_FOLDER,), folder, spent)
+        # All pages have expired, and stay fresh once they are revalidated.
+        ttl = int(time.perf_counter() - archive.began)
+        self._sidecar((RESTORED_FOLDER,), folder, spent, {"PROXPI_INDEX_TTL": str(ttl)})
 
-    def _sidecar(self, states: Sequence[str], folder: Path, spent: float) -> None:
+    def _sidecar(
+        self, states: Sequence[str], folder: Path, spent: float, settings: Mapping[str, str]
+    ) -> None:
         """Start a sidecar, and run a job for each state.
 
         :param spent: seconds that the first job had to wait before
         """
-        settings = {"PROXPI_CACHE_DIR": str(folder / "cache")}
-        if states == (RESTORED_FOLDER,):
-            settings["PROXPI_INDEX_TTL"] = str(TTL)
+        settings = {"PROXPI_CACHE_DIR": str(folder / "cache"), **settings}
         with running(proxpi(), self.far.url(), folder, settings) as server:
             server.get_when_up("/health")
             start = server.seconds()
