@@ -25,7 +25,7 @@ _PART = re.compile(r"((?:\\.|[^:\\])*)(?::|$)")
 
 
 def main() -> None:
-    endpoint = listens(arguments(), os.environ.get("PROXPI_LISTEN", "tcp:5000"))
+    endpoint = listens(arguments(), os.environ.get("PROXPI_LISTEN") or "tcp:5000")
     try:
         status = ask(endpoint)
     except (OSError, ValueError) as error:

@@ -102,11 +102,20 @@ class Options(usage.Options):
             options, self._warnings = gunicorn.translated(
                 sys.argv[1:] if options is None else options
             )
+            self._refuse_abbreviations(options)
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except (SettingsError, gunicorn.NotTranslated) as error:
             raise SystemExit(f"proxpi: {error}") from None
         except usage.UsageError as error:
             raise SystemExit(f"proxpi: {_nearest(str(error))}") from None
+
+    def _refuse_abbreviations(self, words: Sequence[str]) -> None:
+        # The image reads --cache-dir and --listen itself, and a later option may be as similar.
+        names = {f"--{name.removesuffix('=')}" for name in self.longOpt}
+        for word in words:
+            name, _, _ = word.partition("=")
+            if name.startswith("--") and name not in {*names, "--"}:
+                raise usage.UsageError(f"option {name} not recognized")
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:

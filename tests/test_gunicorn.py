@@ -50,7 +50,6 @@ def test_addresses_not_understood(arguments: str) -> None:
         ("--certfile a.pem", "gunicorn", "ssl:5000:privateKey="),
         ("--bind :443 --keyfile=b.pem", "gunicorn", "ssl:5000:privateKey="),
         ("--cert a.pem --key b.pem", "flask", "ssl:5000:privateKey="),
-        # Options may be abbreviated: these would be taken for --hosts.
         ("--host 0.0.0.0", "flask", "tcp:5000 serves all addresses"),
         ("--index-ttl=5 --port=8080", "flask", "tcp:5000 serves all addresses"),
     ],

@@ -84,6 +84,7 @@ def test_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("-x", "option -x not recognized; --help shows all options"),
         ("--no-such", "option --no-such not recognized; --help shows all options"),
         ("--idex-url=x", "option --idex-url not recognized; did you mean --index-url?"),
+        ("--cache-di=/x", "option --cache-di not recognized; did you mean --cache-dir?"),
         (
             "--index-url-file=/x",
             "--index-url-file is no option; a file is named by PROXPI_INDEX_URL_FILE alone",
@@ -102,7 +103,6 @@ def test_errors(argument: str, line: str) -> None:
         ("--offline --listen=tcp:47573", "--offline", "such as --offline=on"),
         ("--listen=tcp:1 --offline", "--offline", "such as --offline=on"),
         ("--binary-file-mime-type -n", "--binary-file-mime-type", "--binary-file-mime-type=on"),
-        ("--off --index-ttl=5", "--offline", "such as --offline=on"),
         ("--offline=--listen=tcp:1", "--offline", "such as --offline=on"),
         ("--index-ttl --offline=on", "--index-ttl", "such as --index-ttl=1800"),
         ("--listen --offline=on", "--listen", "such as --listen=tcp:5000"),

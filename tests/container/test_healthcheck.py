@@ -115,3 +115,13 @@ def test_other_responses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(healthcheck, "ask", lambda _, status=status: status)
         with pytest.raises(SystemExit, match=status or "no response"):
             healthcheck.main()
+
+
+def test_an_empty_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an unset one, as for proxpi: its default is a port of this machine."""
+    asked = list[str]()
+    monkeypatch.setattr(healthcheck, "arguments", list)
+    monkeypatch.setattr(healthcheck, "ask", lambda each: asked.append(each) or "HTTP/1.1 200 OK")
+    monkeypatch.setenv("PROXPI_LISTEN", "")
+    healthcheck.main()
+    assert asked == ["tcp:5000"]
