@@ -13,6 +13,7 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from twisted.logger import Logger
 
@@ -106,34 +107,52 @@ def give(folder: str, user: int = USER) -> bool:
 def _is_given(folder: int, user: int) -> bool:
     """Whether an earlier start has finished: it gives the folder last, and the rest in order."""
     device = os.fstat(folder).st_dev
+    found = [os.fstat(folder)]
     with os.scandir(folder) as entries:
-        found = [os.fstat(folder), *(entry.stat(follow_symlinks=False) for entry in entries)]
-    return {status.st_uid for status in found if status.st_dev == device} == {user}
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                found.append(entry.stat(follow_symlinks=False))
+    return {status.st_uid for status in found if _is_inside(status, device)} == {user}
+
+
+def _is_inside(status: os.stat_result, device: int) -> bool:
+    """Whether an entry is in the cache folder alone: no other volume, and no further hard links.
+
+    A file with hard links may be a backup's, too: its owner would change there as well.
+    """
+    return status.st_dev == device and (stat.S_ISDIR(status.st_mode) or status.st_nlink == 1)
 
 
 def _give_all(folder: int, user: int) -> None:
-    """Give an open folder; each folder in it follows what is in that one."""
+    """Give an open folder; each folder in it follows what is in that one.
+
+    Another process that uses the folder may remove files in the meantime.
+    """
     device = os.fstat(folder).st_dev
 
     def is_given(name: str, parent: int) -> bool:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if status.st_dev != device:
-            return False
-        if status.st_uid != user:  # otherwise proxpi would verify the file again, by its ctime
-            os.chown(name, user, user, dir_fd=parent, follow_symlinks=False)
-        return True
+        with suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not _is_inside(status, device):
+                return False
+            if status.st_uid != user:  # otherwise proxpi would verify the file again, by its ctime
+                os.chown(name, user, user, dir_fd=parent, follow_symlinks=False)
+            return True
+        return False
 
     def fail(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
 
     for name in os.listdir(folder):
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if status.st_dev == device and stat.S_ISDIR(status.st_mode):
-            for _, folders, files, parent in os.fwalk(name, dir_fd=folder, onerror=fail):
-                folders[:] = [each for each in folders if is_given(each, parent)]
-                for each in files:
-                    is_given(each, parent)
-        is_given(name, folder)
+        with suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if status.st_dev == device and stat.S_ISDIR(status.st_mode):
+                for _, folders, files, parent in os.fwalk(name, dir_fd=folder, onerror=fail):
+                    folders[:] = [each for each in folders if is_given(each, parent)]
+                    for each in files:
+                        is_given(each, parent)
+            is_given(name, folder)
     os.chown(folder, user, user)
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import entrypoint
 import pytest
@@ -55,6 +56,33 @@ def test_give(folder: Path) -> None:
     assert len(owners(folder)) == 8
     assert set(owners(folder.parent / "outside").values()) == {os.getuid()}
     assert folder.parent.stat().st_uid == os.getuid()
+
+
+def test_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is also elsewhere keeps its owner, and no later start looks for more to give."""
+    outside = folder.parent / "outside/c.whl"
+    for linked in (folder / "c.whl", folder / "files-example/c.whl"):
+        linked.hardlink_to(outside)
+    assert entrypoint.give(str(folder), USER)
+    assert outside.stat().st_uid == os.getuid()
+    assert folder.stat().st_uid == USER
+    monkeypatch.delattr(os, "fwalk")
+    assert entrypoint.give(str(folder), USER)
+
+
+def test_files_that_vanish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may use the folder, and remove files at any time: the rest is given."""
+    chown, gone = os.chown, ("b.whl", "a.whl", "files-example")
+
+    def vanished(path: str | int, *arguments: int, **keywords: Any) -> None:
+        if path in gone:
+            raise FileNotFoundError(path)
+        chown(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "chown", vanished)
+    assert entrypoint.give(str(folder), USER)
+    kept = {Path(path).name for path, owner in owners(folder).items() if owner != USER}
+    assert kept == set(gone)
 
 
 def test_give_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
