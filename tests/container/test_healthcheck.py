@@ -120,8 +120,13 @@ def test_other_responses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an unset one, as for proxpi: its default is a port of this machine."""
     asked = list[str]()
+
+    def ask(endpoint: str) -> str:
+        asked.append(endpoint)
+        return "HTTP/1.1 200 OK"
+
     monkeypatch.setattr(healthcheck, "arguments", list)
-    monkeypatch.setattr(healthcheck, "ask", lambda each: asked.append(each) or "HTTP/1.1 200 OK")
+    monkeypatch.setattr(healthcheck, "ask", ask)
     monkeypatch.setenv("PROXPI_LISTEN", "")
     healthcheck.main()
     assert asked == ["tcp:5000"]
