@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import netrc
 from collections.abc import Iterable, Mapping, Sequence
-from os.path import commonprefix
+from os.path import commonprefix, exists
 from pathlib import Path
 
 import attrs
@@ -43,7 +43,7 @@ def read_netrc(environment: Mapping[str, str]) -> Netrc:
     except RuntimeError:  # this user has no home folder
         why = f"NETRC={named}: the home folder is not known; no login is used"
         return Netrc(error=why if named else None)
-    path = next((path for path in found if named or path.exists()), None)
+    path = next((path for path in found if named or exists(path)), None)
     if path is None:
         return Netrc()
     try:

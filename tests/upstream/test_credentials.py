@@ -132,7 +132,11 @@ def test_netrc_at_home(tmp_path: Path, name: str | None) -> None:
 
 
 def test_netrc_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a home folder, as in containers, is no error unless the file is named."""
+    """A user without a home folder, as in containers, is no error unless the file is named.
+
+    Nor is one with a home folder that it may not search, or cannot: this name is too long.
+    """
+    assert read_netrc({"HOME": f"/{'a' * 5000}"}) == Netrc()
     found = read_netrc({"NETRC": "~no-such-user/logins"})
     assert found.hosts == {}
     assert found.error is not None and found.error.startswith("NETRC=~no-such-user/logins: ")
