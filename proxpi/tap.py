@@ -21,6 +21,7 @@ import attrs
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.util import switchUID
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
@@ -648,11 +649,15 @@ class Options(command_line.Options):
     def postOptions(self) -> None:
         super().postOptions()
         if self["check"]:
-            raise SystemExit(_check(self.settings))
+            raise SystemExit(_check(self.settings, self.parent or {}))
 
 
-def _check(settings: Settings) -> int:
-    """Make the parts as for a start, check their dependencies; return the exit status."""
+def _check(settings: Settings, parent: Mapping[str, int | None]) -> int:
+    """
+    Make the parts as for a start, check their dependencies; return the exit status.
+
+    :param parent: the options of twistd: the user that it would change to
+    """
     from twisted.internet import reactor
 
     from proxpi.check import Check, Finding, report
@@ -660,6 +665,10 @@ def _check(settings: Settings) -> int:
     use_monotonic_time(reactor)
     resources = _allocate(settings, reactor)
     proxpi = _build(settings, reactor, resources, access=AccessLog(str, str))
+    if settings.cache_dir is None or proxpi.cache_dir.folder.exists():  # a start makes it as root
+        uid, gid = parent.get("uid"), parent.get("gid")
+        if uid is not None or gid is not None:
+            switchUID(uid, gid)
     proxies = proxpi.proxies
     check = Check(
         settings=settings,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.process import Process, plain_environment
 from tests.support.processes import StartProxy
-from tests.support.proxy import Proxy
+from tests.support.proxy import TWISTD, Proxy
 
 
 def checked(start_proxy: StartProxy, *options: str, **keywords: object) -> tuple[int, list[str]]:
@@ -48,6 +51,24 @@ def test_defaults(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
     assert status == 0
     assert f"a temporary folder in {tmp_path} can be made" in line(lines, "cache folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_user() -> None:
+    """As root it tries the folders as the user that twistd changes to."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    user = [f"--uid={nobody}", f"--gid={nobody}"]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        for each in ("cache", "wheels"):
+            (folder / each).mkdir(0o700)
+        os.chown(folder / "cache", nobody, -1)
+        command = [TWISTD, *user, "-n", "--pidfile=", "proxpi", "--check"]
+        command += [f"--cache-dir={folder}/cache", f"--index-url=file://{folder}/wheels"]
+        with Process(command, folder=folder, environment=plain_environment()) as process:
+            assert process.wait() == 1
+        assert "can be written" in line(process.output.split("\n"), "cache folder")
+        assert "Permission denied" in line(process.output.split("\n"), "index root")
 
 
 def test_bad_index(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
