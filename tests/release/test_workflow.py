@@ -97,6 +97,25 @@ def test_commands() -> None:
         assert (TOP / program).is_file()
 
 
+@pytest.mark.parametrize(("tag", "final"), [("v2.1.0", True), ("v2.1.0rc1", False)])
+def test_pre_releases(tag: str, final: bool, tmp_path: Path) -> None:
+    """A pre-release is marked as one, and is not the image of its major version."""
+    for program in ("docker", "gh"):
+        (tmp_path / program).write_text('#!/bin/sh\necho "$@" >> called\n')
+        (tmp_path / program).chmod(0o755)
+    for job in ("publish-image", "publish-files"):
+        [command] = steps(job).values()
+        variables = {"GITHUB_REF_NAME": tag, "GITHUB_OUTPUT": "output", "IMAGE": "r.example/p"}
+        variables |= {"IMAGE_USER": "", "IMAGE_PASSWORD": ""}
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        ended = run("bash", "-ec", f"cd {tmp_path}; {command}", PATH=path, **variables)
+        assert ended.returncode == 0, ended.stderr
+    called = (tmp_path / "called").read_text().split()
+    assert called.count(f"r.example/p:{tag[1:]}") == 2
+    assert ("r.example/p:2" in called) is final
+    assert ("--prerelease" in called) is not final
+
+
 @pytest.mark.parametrize(
     ("tag", "changelog", "agree"),
     [
