@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from twisted.logger import Logger
+from twisted.python.util import switchUID
 
 USER = 1000
 #: Folders of the system: a cache folder among them is a mistake, and stays as it is.
@@ -53,14 +54,15 @@ def main() -> None:
 
 
 def _may_change_user() -> bool:
-    """Try in a process of its own: capabilities, user namespaces and filters decide."""
+    """Try as twistd does it, in a process of its own.
+
+    Capabilities, user namespaces and filters decide, and whether /etc/passwd has the user.
+    """
     if child := os.fork():
         return os.waitpid(child, 0)[1] == 0
     status = 1
     try:
-        os.setgroups([USER])
-        os.setgid(USER)
-        os.setuid(USER)
+        switchUID(USER, USER)
         status = 0
     finally:
         os._exit(status)

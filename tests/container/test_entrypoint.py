@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -193,6 +194,14 @@ def test_command_line(
     entrypoint.main()
     assert calls == ([given] if given else [])
     assert " ".join(sys.argv) == f"twistd -n --pidfile= {expected} {arguments}".strip()
+
+
+def test_an_unknown_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /etc/passwd is another one, without the user, twistd could not change to it."""
+    monkeypatch.setattr(entrypoint, "USER", USER)
+    assert not entrypoint._may_change_user()
+    monkeypatch.setattr(entrypoint, "USER", pwd.getpwnam("nobody").pw_uid)
+    assert entrypoint._may_change_user()
 
 
 @pytest.mark.parametrize("words", ["sh", "bash -c true", "twistd -n proxpi"])
