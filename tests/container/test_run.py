@@ -35,6 +35,11 @@ UV = Path(sys.executable).with_name("uv")
 WAIT = "trap exit TERM; echo ready; sleep infinity & wait"
 
 
+def address(network: Network) -> str:
+    """Return proxpi's address in a network."""
+    return f"{network.host}00"
+
+
 @attrs.frozen
 class Place:
     """An index, a network of clients that do not reach it, and one for proxpi that does."""
@@ -50,7 +55,11 @@ class Place:
             "INDEX_URL": f"http://{self.outside.host}:{self.index.files_port}/simple/",
             "SLOW_DOWNLOAD": "stream",
         }
-        given = [f"--network={self.jobs.name}:alias=proxpi", f"--network={self.outside.name}"]
+        # A client would look for the hardware address of the container before for a while.
+        given = [
+            f"--network={each.name}:ip={address(each)},mac=02:00:00:00:00:01"
+            for each in (self.jobs, self.outside)
+        ]
         given += [f"--env=PROXPI_{name}={value}" for name, value in settings.items()]
         container = run_container(image(), options=[*given, *options])
         port = self.index.files_port
@@ -72,12 +81,16 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    options = [f"--volume={UV}:/usr/local/bin/uv:ro"]
-    with FakeIndex() as index, network("--internal") as outside, network("--internal") as jobs:
-        options += [f"--network={jobs.name}"]
-        with run_container(
-            base_image(), "sh", "-c", WAIT, options=options, ready="ready"
-        ) as client:
+    # The server for names in networks drops requests whenever a container starts or ends.
+    with (
+        FakeIndex() as index,
+        network("--disable-dns") as outside,
+        network("--disable-dns", "--internal") as jobs,
+    ):
+        options = [f"--volume={UV}:/usr/local/bin/uv:ro", f"--network={jobs.name}"]
+        options += [f"--add-host=proxpi:{address(jobs)}"]
+        waiting = ["sh", "-c", WAIT]
+        with run_container(base_image(), *waiting, options=options, ready="ready") as client:
             yield Place(index, outside, jobs, client)
 
 
@@ -135,7 +148,7 @@ def test_drain(place: Place) -> None:
     path = place.index.add(wheel)
     place.index.script(path, Behavior(hold_after=250_000))
     with place.proxpi() as proxpi, ThreadPoolExecutor(1) as pool:
-        origin = f"http://{proxpi.address}:5000"
+        origin = f"http://{address(place.outside)}:5000"
         target = f"/index/drained/{wheel.filename}"
         try:
             download = pool.submit(request, origin, "GET", target)

@@ -263,9 +263,10 @@ def run_container(
 
 @attrs.frozen
 class Network:
-    """A network of containers; this machine reaches them, and has an address there.
+    """A network of containers, in which this machine has an address.
 
-    :ivar host: this machine's address, which it has while a container runs there
+    :ivar host: this machine's address, which it has while a container runs there; it has none in
+        an internal network without a server for names
     """
 
     name: str
