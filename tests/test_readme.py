@@ -179,3 +179,11 @@ def test_the_examples_are_options(name: str) -> None:
                 options = Options()  # type: ignore[no-untyped-call]
                 options.parseOptions([f"--listen={endpoint}"])
                 assert options.settings.listen == (endpoint,)
+
+
+@pytest.mark.parametrize("name", ["docs/ci.rst", "docs/migration.rst"])
+def test_the_original_is_removed_first(name: str) -> None:
+    """Its container has the name that proxpi gets: Docker would refuse it a second time."""
+    text = (TOP / name).read_text()
+    assert "--name proxpi" in text
+    assert "docker rm --force proxpi" in text
