@@ -1,4 +1,4 @@
-# docker build: packages come through a proxpi that asks for a password, which no layer and no history contains.
+# docker build: packages come from proxpi behind a password, which neither layers nor history contain.
 #   docker build --network=host --secret id=pip.conf,src=pip.conf --secret id=uv.toml,src=uv.toml \
 #     --file docs/ci/build/secret.Dockerfile docs/ci/build
 # Where it goes: your Dockerfile, the --mount options
