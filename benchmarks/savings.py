@@ -20,7 +20,7 @@ The states of a job:
    A new proxpi; its cache folder is restored from an archive.
 
 Where something is restored, all pages have expired (:data:`local_index.TTL`). proxpi has its
-default settings. Rounds alternate between the jobs without a proxy first and those with one.
+default settings. Rounds alternate between the job without a proxy first and those with one.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ CLIENTS = (PIP, UV)
 LINKS = (50, 10)
 STATES = (DIRECT, CLIENT_CACHE, EMPTY_SIDECAR, WARM_SIDECAR, RESTORED_FOLDER)
 SIDECARS = (EMPTY_SIDECAR, WARM_SIDECAR, RESTORED_FOLDER)
+#: Where files are in memory: the delays of a busy disk would hide those of the link.
+MEMORY = Path("/dev/shm")
 MB = 1_000_000
 FIGURE = Plot(
     "Times faster than the same job without a proxy",
@@ -247,18 +249,19 @@ def measure(rounds: int, folder: Path) -> Values:
     return values
 
 
-def _round(values: Values, index: LocalIndex, far: LocalIndex, link: int, folder: Path) -> None:
-    all_jobs = [Jobs(values, index, far, link, client, folder) for client in CLIENTS]
-    if values.round % 2:
-        sidecars = [jobs.with_sidecar() for jobs in all_jobs]
-        caches = [jobs.without_proxy() for jobs in all_jobs]
-    else:
-        caches = [jobs.without_proxy() for jobs in all_jobs]
-        sidecars = [jobs.with_sidecar() for jobs in all_jobs]
+def _round(values: Values, index: LocalIndex, far: LocalIndex, link: int, own: Path) -> None:
+    all_jobs = [Jobs(values, index, far, link, client, own) for client in CLIENTS]
+    kept: list[tuple[Archive, Archive]] = []
+    for jobs in all_jobs:
+        if values.round % 2:
+            folder = jobs.with_sidecar()
+            kept.append((jobs.without_proxy(), folder))
+        else:
+            kept.append((jobs.without_proxy(), jobs.with_sidecar()))
     time.sleep(TTL)
-    for jobs, cache, sidecar in zip(all_jobs, caches, sidecars, strict=True):
+    for jobs, (cache, folder) in zip(all_jobs, kept, strict=True):
         jobs.with_client_cache(cache)
-        jobs.with_restored_folder(sidecar)
+        jobs.with_restored_folder(folder)
 
 
 def tables(values: Values) -> list[tuple[str, list[list[str]]]]:
@@ -358,7 +361,8 @@ def main() -> None:
         parser().error("--rounds is a whole number from 1 on")
     exit_on_sigterm()
     try:
-        with tempfile.TemporaryDirectory(prefix="proxpi-benchmarks-") as folder:
+        memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="proxpi-benchmarks-", dir=memory) as folder:
             values = measure(options.rounds, Path(folder))
         about = _describe(values, options.rounds)
         print(about)
