@@ -1,9 +1,9 @@
-"""The first process of the image: it becomes ``twistd proxpi``, as uid 1000 if it may.
+"""The entry point of the image: it runs ``twistd proxpi`` in this process, as uid 1000 if possible.
 
-Started as root, as by default, it gives the cache folder to that user once, since volumes of the
-original proxpi belong to root. twistd changes the user after it has read settings, secrets and keys
-and has bound its ports. Where that is not allowed, and with another user, proxpi runs as started.
-Nothing outside of the cache folder is changed.
+Started as root, the default, it changes the owner of the cache folder to that user once, since
+volumes of the original proxpi belong to root. twistd changes the user after it has read settings,
+secrets and keys and has bound its ports. Without the capabilities for that, or started as another
+user, proxpi keeps the user. The entry point changes nothing outside of the cache folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "
 _PARENTS = {"", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp"}
 _PARENTS |= {"var", "var/cache", "var/lib"}
 
-_FAILED = "{path} cannot be given to the user {user}: {why}"
+_FAILED = "the owner of {path} cannot be changed to the user {user}: {why}"
 # proxpi writes the events to its log, in its format, once it has one.
 _log = Logger(namespace="proxpi")
 

@@ -1,8 +1,8 @@
 """The health check of the image: one request for ``/health`` where proxpi listens.
 
-It runs every few seconds beside proxpi, in a process of its own, so it imports little. The command
-line of proxpi has precedence over the environment, which both share, as for proxpi itself. Of
-several endpoints it asks the first.
+It runs every few seconds in a process of its own, so it imports little. As in proxpi itself, the
+command line of proxpi has precedence over the environment, which both processes share. The request
+goes to the first of several endpoints.
 """
 
 from __future__ import annotations

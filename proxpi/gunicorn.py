@@ -1,10 +1,10 @@
 """Options of gunicorn and flask, which run the original proxpi, as options of proxpi.
 
-A container of the original is started with those of gunicorn, so proxpi takes them: an address
-becomes a ``--listen``, and options without an effect on the responses are left out, each with one
-warning that names what is to be written instead. Those for TLS are refused, since clients would
-be served without it, and so are those of flask, whose command proxpi does not have. This module
-touches nothing, and imports nothing of proxpi: the health check of the image uses it.
+Containers of the original have arguments of gunicorn. proxpi translates an address to
+``--listen``, and ignores options without an effect on responses, each with a warning that names
+the replacement. It refuses options for TLS, since it would serve clients without TLS otherwise, and
+options of flask, whose command proxpi does not have. This module has no side effects and imports
+nothing of proxpi: the health check of the image uses it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)
 
 
 class NotTranslated(ValueError):
-    """An option that has no equal in proxpi; the text is its line for the operator."""
+    """An option without an equivalent in proxpi; the text is the error line for the operator."""
 
 
 def endpoint(address: str) -> str | None:

@@ -50,7 +50,7 @@ from proxpi.values import (
 
 _PREFIX, _FILE = "PROXPI_", "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
-_FLASK = f"flask is not what runs proxpi; {_LISTEN}"
+_FLASK = f"flask does not run proxpi; {_LISTEN}"
 #: Similarity from which on a name is taken for a misspelt one (1: equal).
 _SIMILAR = 0.5
 #: Variables of earlier releases, and of gunicorn and flask, which run the original, with reasons.
@@ -59,7 +59,7 @@ RETIRED = {
     "PROXPI_BIND": _LISTEN,
     "PROXPI_HOST": _LISTEN,
     "PROXPI_PORT": _LISTEN,
-    "GUNICORN_CMD_ARGS": f"gunicorn is not what runs proxpi; {_LISTEN}",
+    "GUNICORN_CMD_ARGS": f"gunicorn does not run proxpi; {_LISTEN}",
     "FLASK_RUN_HOST": _FLASK,
     "FLASK_RUN_PORT": _FLASK,
     "FLASK_RUN_CERT": _FLASK,

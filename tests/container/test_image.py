@@ -10,7 +10,7 @@ import pytest
 from tests.support.containers import SECRET, base_image, image, podman, run_container
 
 MIB = 1 << 20
-#: What stays outside: build tools, what is only tested with, and the source tree.
+#: Build tools, tests and the source tree, which the image does not contain.
 UNWANTED = ["/pip", "/setuptools", "/wheel", "/hatchling", "/tests", "/test", "/build", "/src"]
 
 
@@ -34,7 +34,7 @@ def test_size(extras: str, limit: int) -> None:
 
 
 def test_no_secrets() -> None:
-    """Neither history nor configuration have what the build got in confidence, nor do files."""
+    """No secret of the build is in the history, the configuration or the files."""
     everything = podman().run("history", "--no-trunc", "--format=json", image())
     everything += json.dumps(inspected(image()))
     assert SECRET not in everything
@@ -83,7 +83,7 @@ def test_licenses(added: list[str]) -> None:
 
 
 def test_configuration() -> None:
-    """What a container gets without options."""
+    """The configuration has the defaults of a container: user, port, volume, variables, labels."""
     found = inspected(image())["Config"]
     assert "User" not in found  # root, who gives the folder away and drops to uid 1000
     assert found["ExposedPorts"] == {"5000/tcp": {}}

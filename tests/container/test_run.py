@@ -1,4 +1,4 @@
-"""The image as it runs: users, capabilities, clients without a way out, restarts, the end."""
+"""The running image: users, capabilities, clients that reach only proxpi, restarts, SIGTERM."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def place() -> Iterator[Place]:
 )
 def test_installs(place: Place, name: str, options: Sequence[str], user: int) -> None:
     """
-    Clients without a way out install through proxpi, however it is locked in.
+    Clients that reach only proxpi install through it, with each user and set of capabilities.
 
     They do so again with the upstream gone, and after a restart from the cache. The health check
     succeeds, and SIGTERM to the first process ends it with status 0.

@@ -27,7 +27,7 @@ from tests.support.sockets import reserve_port
 _SNIPPETS = Path(__file__).parents[2] / "docs/ci"
 _PREFIX = "/python"
 _PASSWORD, _TOKEN = "the-password-of-ci", "the-admin-token"
-#: An address of this machine that is not the front server's.
+#: An address of this machine that is not the reverse proxy's.
 _CLIENT = "127.0.0.2"
 _FORGED = {
     "X-Forwarded-For": "203.0.113.9",
@@ -38,7 +38,7 @@ _FORGED = {
 
 @attrs.frozen
 class Front:
-    """A front server, as its clients use it."""
+    """A running reverse proxy: the address and the certificate that its clients use."""
 
     port: int
     certificate: Path
@@ -134,7 +134,7 @@ def _running(server: Server, folder: Path, proxy: Proxy, *, password: bool) -> I
 
 @pytest.fixture(scope="module")
 def proxy(shared_index: FakeIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """A proxy that trusts the front servers, and whose clients need no way to the upstream."""
+    """A proxpi that trusts the reverse proxies, and redirects no client to the upstream."""
     with proxies(tmp_path_factory.mktemp("proxy")) as start:
         yield start(
             shared_index,

@@ -1,4 +1,4 @@
-"""docs/ci/kubernetes.yaml is valid, its parts fit together, and its pod has no right too many."""
+"""docs/ci/kubernetes.yaml is valid, its parts fit together, and its pod has least privileges."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_parts_fit_together() -> None:
 
 
 def test_settings() -> None:
-    """The variables are settings, files fit into the volume, and no job needs a way out."""
+    """The variables are settings, files fit into the volume, and jobs are not redirected."""
     environment = {each["name"]: each["value"] for each in _CONTAINER["env"]}
     settings = Settings.read(environment, {})
     assert settings.warnings == ()

@@ -32,7 +32,7 @@ from tests.support.proxy import way_out
 
 ROOT = Path(__file__).parents[2]
 _PLACE = Path(sys.prefix, "containers")
-#: The state of what runs: outside, since the paths of its sockets have to be short.
+#: The state of containers: outside of the environment, since paths of sockets have to be short.
 _STATE = Path("/run", f"proxpi-{hashlib.sha256(os.fsencode(_PLACE)).hexdigest()[:8]}")
 _NEEDED = (
     "this test runs containers: it needs root (in a container CAP_SYS_ADMIN, too); "
@@ -42,7 +42,7 @@ _BASE = "localhost/proxpi-base"
 #: The packages of a base image: what the official images of Python have.
 _BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _BUILD_SECONDS = 600.0
-#: What the builds get in confidence.
+#: A secret of the builds.
 SECRET = "secret-of-the-build"
 _CERTIFICATES = "/etc/ssl/certs"
 #: There are no signatures: images are made here.
@@ -275,7 +275,7 @@ class Network:
 
 @contextmanager
 def network(*options: str) -> Iterator[Network]:
-    """Make a network while the block runs; ``--internal``: without a way to any other one."""
+    """Make a network while the block runs; ``--internal``: without a route to any other one."""
     name = f"test-{uuid4().hex[:12]}"
     # Podman knows the networks of its own store only: the names and addresses are random. Its
     # default networks are in 10.88.0.0/13.

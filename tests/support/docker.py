@@ -15,7 +15,7 @@ PYTHON = "python:3.13-slim"
 _PYTHON_FILE = """\
 ARG BASE
 FROM ${BASE}
-# In this regard the base image is not as the official one.
+# The official image has a Python without this mark, and under this name.
 RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && ln -sf python3 /usr/bin/python
 """
 
