@@ -25,6 +25,10 @@ _SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "
 _PARENTS = {"", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp"}
 _PARENTS |= {"var", "var/cache", "var/lib"}
 
+_STAYS = (
+    f"proxpi runs as root: it cannot change to the user {USER}, for which it needs the "
+    f"capabilities SETUID and SETGID, and that user in /etc/passwd; or start it with --user={USER}"
+)
 _FAILED = "the owner of {path} cannot be changed to the user {user}: {why}"
 # proxpi writes the events to its log, in its format, once it has one.
 _log = Logger(namespace="proxpi")
@@ -43,9 +47,12 @@ def main() -> None:
             f"after the name of the image; to run a program of it: --entrypoint={arguments[0]}"
         )
     twistd = ["twistd", "-n", "--pidfile="]
-    if os.geteuid() == 0 and _may_change_user():
+    starts = {"--help", "--version"}.isdisjoint(arguments)
+    if starts and os.geteuid() == 0:
         folder = _cache_folder(arguments)
-        if not folder or give(folder):
+        if not _may_change_user():
+            _log.warn("{why}", why=_STAYS)
+        elif not folder or give(folder):
             twistd += [f"--uid={USER}", f"--gid={USER}"]
     sys.argv = [*twistd, "proxpi", *arguments]
     from twisted.scripts.twistd import run

@@ -28,6 +28,8 @@ _COUNTING = "COVERAGE_PROCESS_CONFIG"
 #: The folder of the tests whose processes do: it doubles the time of a start, and the processes of
 #: other folders run hardly a line that these and the tests without processes do not.
 _COUNTED = _HERE / "integration"
+#: The folder of the tests with containers, the first of which builds their images.
+_IMAGES = _HERE / "container"
 #: The folders of the tests that start processes.
 _WITH_PROCESSES = [
     _HERE / folder
@@ -50,13 +52,18 @@ def _is_alone(item: pytest.Item) -> bool:
 
 def _turn(item: pytest.Item) -> int:
     if _is_alone(item):
-        return 2
-    return 0 if any(folder in item.path.parents for folder in _WITH_PROCESSES) else 1
+        return 4
+    if _IMAGES in item.path.parents:
+        return 0 if item.path.name == "test_image.py" else 2
+    return 1 if any(folder in item.path.parents for folder in _WITH_PROCESSES) else 3
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with those that wait, so that others fill the time; end with those that are alone."""
+    """Begin with those that wait, so that others fill the time; end with those that are alone.
+
+    The images are built by the very first module, before the others with containers wait for them.
+    """
     items.sort(key=_turn)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import entrypoint
 import pytest
+from twisted.logger import capturedLogs
 from twisted.scripts import twistd
 
 #: Not the user of the image, which may be somebody here.
@@ -173,6 +174,8 @@ def test_owners_that_stay(
         (True, "--cache-dir=", "", "--uid=1000 --gid=1000 proxpi"),
         (True, "--cache-dir=/refused", "/refused", "proxpi"),
         (False, "--cache-dir=/a", "", "proxpi"),
+        (True, "--help", "", "proxpi"),
+        (True, "--cache-dir=/a --version", "", "proxpi"),
     ],
 )
 def test_command_line(
@@ -191,8 +194,11 @@ def test_command_line(
     monkeypatch.setattr(entrypoint, "give", give)
     monkeypatch.setattr(twistd, "run", lambda: None)
     monkeypatch.setattr(sys, "argv", ["entrypoint.py", *arguments.split()])
-    entrypoint.main()
+    with capturedLogs() as events:
+        entrypoint.main()
     assert calls == ([given] if given else [])
+    warned = [str(each.get("why", "")).startswith("proxpi runs as root: ") for each in events]
+    assert warned == ([] if may_change else [True])
     assert " ".join(sys.argv) == f"twistd -n --pidfile= {expected} {arguments}".strip()
 
 
