@@ -1,7 +1,7 @@
 """The jobs of the files for CI systems, run line by line with the image of this clone.
 
-A folder takes the place of the machine that a CI system lends to a job: it has the workspace, and
-the programs ``docker`` (podman with the images of the tests), ``sudo`` (the tests are root), ``id``
+A folder stands for the machine that a CI system assigns to a job: it has the workspace, and the
+programs ``docker`` (podman with the images of the tests), ``sudo`` (the tests are root), ``id``
 (of the user of the CI system) and ``pip``. The tests do what the CI system does itself: they start
 services, and keep the cache folder, by tar, as its own user.
 """
@@ -51,7 +51,7 @@ os.execve(command[0], command, {environment!r})
 
 @attrs.frozen
 class Job:
-    """What a file says; ``None`` among its steps restores the cache folder."""
+    """A job as its file defines it; the step ``None`` restores the cache folder."""
 
     steps: Sequence[str | None]
     environment: dict[str, str]

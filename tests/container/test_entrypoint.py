@@ -1,4 +1,4 @@
-"""The first process of the image: who gets the cache folder, and twistd's command line.
+"""The entry point of the image: the owner of the cache folder, and twistd's command line.
 
 Without a container: the functions of the entrypoint on folders of this machine, as root.
 """
@@ -52,7 +52,7 @@ def changes(folder: Path) -> dict[str, int]:
 
 
 def test_give(folder: Path) -> None:
-    """All in the folder belongs to the user, links as well, and nothing that they lead to."""
+    """Files, folders and links get the new owner; targets of links outside keep theirs."""
     assert entrypoint.give(str(folder), USER)
     assert set(owners(folder).values()) == {USER}
     assert len(owners(folder)) == 8
@@ -98,7 +98,7 @@ def test_give_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interrupted_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However far a start came, the next one goes on; what is given stays as it is."""
+    """A start continues an interrupted one, and changes no owner twice."""
     total = len(owners(folder))
     for calls in range(total):
         for path in [folder, *folder.rglob("*")]:
@@ -132,20 +132,20 @@ def _interrupted(chown: Callable[..., None], calls: int) -> Callable[..., None]:
     ["/", "/etc", "/usr/share/doc", "/proc", "/dev/shm/cache", "/var/cache", "/var/cache/../lib/"],
 )
 def test_folders_of_the_system(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They keep their owners, under any spelling; proxpi runs as the user all the same."""
+    """Folders of the system keep their owners, in any spelling; proxpi still runs as the user."""
     monkeypatch.setattr(os, "open", pytest.fail)
     assert entrypoint.give(name, USER)
 
 
 def test_a_link_to_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one of those folders, too."""
+    """A link to a folder of the system leaves its owner unchanged, too."""
     (tmp_path / "cache").symlink_to("/etc")
     monkeypatch.setattr(os, "open", pytest.fail)
     assert entrypoint.give(str(tmp_path / "cache"), USER)
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    """proxpi makes it itself."""
+    """A missing folder stays missing: proxpi makes it at its start."""
     assert entrypoint.give(str(tmp_path / "cache"), USER)
     assert not (tmp_path / "cache").exists()
 
@@ -156,7 +156,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_owners_that_stay(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: bool
 ) -> None:
-    """Where owners may not be changed, proxpi runs as root; from other disks it serves."""
+    """proxpi runs as root if it may not change owners, and as the user after other errors."""
 
     def chown(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))

@@ -118,7 +118,7 @@ def test_other_responses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an unset one, as for proxpi: its default is a port of this machine."""
+    """An empty PROXPI_LISTEN counts as unset: the check requests the default port."""
     asked = list[str]()
 
     def ask(endpoint: str) -> str:

@@ -14,9 +14,10 @@ CACHE = "/var/cache/proxpi"
 
 def test_as_root(tmp_path: Path) -> None:
     """
-    With the three capabilities that it needs, the image gives a folder away, reads secrets, binds
-    a socket of root's, and then has neither rights nor groups of root. It starts again after a
-    crash, whose socket is still there. All lines of the log are JSON if they are to be.
+    With the three capabilities that it needs, the image changes the owner of the cache folder,
+    reads secrets, binds a socket in a folder of root's, and then has neither capabilities nor
+    groups of root. It starts again after a crash that left its socket. All log
+    lines are JSON, as set.
     """
     cache, secrets, sockets = (tmp_path / name for name in ("cache", "secrets", "sockets"))
     for each in (cache / "files-example/a", cache / "other", secrets, sockets):

@@ -1,4 +1,4 @@
-"""The files for CI systems are what those accept."""
+"""The files for CI systems are valid by the schemas of those systems."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_units_are_valid(tmp_path: Path) -> None:
 
 
 def test_sandbox(tmp_path: Path) -> None:
-    """The service has few rights left."""
+    """The exposure of the service, as systemd computes it, is below the threshold."""
     options = ["--offline=true", f"--threshold={_EXPOSURE}", "--no-pager"]
     _analyze(tmp_path, "security", *options, f"proxpi@{_PORT}.service")
 
