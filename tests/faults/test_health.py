@@ -38,9 +38,11 @@ def test_many_open_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> N
                 began = time.monotonic()
                 assert proxy.get(path).status == 200
                 waits.append(time.monotonic() - began)
-        # The time of the thousand requests is that of one, some hundred times.
-        assert max(waits) < opened
-        assert sorted(waits)[CHECKS] < opened / 10
+        # The time of the thousand requests is that of one, some hundred times. A busy machine may
+        # let single ones wait.
+        waits.sort()
+        assert waits[CHECKS] < opened / 10
+        assert waits[-CHECKS // 5] < opened
         answered = select.poll()
         for client in waiting:
             answered.register(client, select.POLLIN)
