@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -333,6 +335,19 @@ class Cached(MirrorCase):
         ):
             self.prefetch(wheel, companion, advertised)
             assert self.metadata() == found, (wheel, companion, advertised)
+
+    def test_copies(self) -> None:
+        """In a folder that was copied, as CI systems restore it, the files are verified and read."""
+        for companion in (METADATA, None):
+            self.prefetch(WHEEL, companion, True)
+            for path in filter(Path.is_file, self.folder.rglob("demo-*")):
+                copy = path.with_name("copy")
+                shutil.copy(path, copy)
+                copy.replace(path)
+            asked = run(self.mirror.metadata("demo", NAME))
+            self.run_threads()
+            assert self.result(asked) == METADATA
+            assert self.agent.asked == []
 
     def test_unusable(self) -> None:
         """No metadata is read of a wheel that is odd, gone, not listed, or too long."""
