@@ -119,7 +119,7 @@ class WheelMetadata:
         if companion is not None and companion.metadata_of is not None:
             sources.insert(0, (companion, SparseFile.read))
         for reference, read in sources:
-            # The first attempt notices a copy in place of the verified file, as in a restored folder.
+            # The first attempt notices a copy of the verified file, as in a restored folder.
             file = self._cache_dir.open(reference, used=False)
             if file is None and await self._cached.verify(reference):
                 file = self._cache_dir.open(reference, used=False)

@@ -337,7 +337,7 @@ class Cached(MirrorCase):
             assert self.metadata() == found, (wheel, companion, advertised)
 
     def test_copies(self) -> None:
-        """In a folder that was copied, as CI systems restore it, the files are verified and read."""
+        """In a copied folder, as CI systems restore it, files are verified and read."""
         for companion in (METADATA, None):
             self.prefetch(WHEEL, companion, True)
             for path in filter(Path.is_file, self.folder.rglob("demo-*")):
