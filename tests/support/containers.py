@@ -188,7 +188,8 @@ def image(extras: str = "") -> str:
 
 
 def _build(name: str, base: str, options: Sequence[str]) -> None:
-    command = ["build", "--pull=never", "--format=docker", "--isolation=chroot", "--network=host"]
+    # Not with the isolation "chroot": it runs a program without the path of unpacked libraries.
+    command = ["build", "--pull=never", "--format=docker", "--network=host"]
     # The base image does not know the authorities that this machine trusts.
     command += [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro", f"--build-arg=BASE={base}"]
     found = attrs.evolve(podman(), environment={**podman().environment, **way_out()})
