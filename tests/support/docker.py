@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.clients import run
@@ -43,9 +43,7 @@ def shell(script: str, folder: Path) -> str:
 
 def execute(command: Sequence[str], **variables: str) -> str:
     """Run a program in the clone, in the environment of podman; return its output."""
-    environment: Mapping[str, str] = podman().environment
-    # Without the kernel's help, as :func:`build_image` does.
-    return run(command, ROOT, {**environment, "BUILDAH_ISOLATION": "chroot", **variables})
+    return run(command, ROOT, {**podman().environment, **variables})
 
 
 def python_image(folder: Path) -> str:
